@@ -1,0 +1,82 @@
+"""Instruction sets as data: what a generator needs to know of a machine."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+
+from torch_aio.codegen.types import Type, vec
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set.
+
+    ``width``: bits of a vector register; ``registers``: how many there are; ``block``: channels per
+    block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without which
+    its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x vectors
+    of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic`` and ``dot``
+    (int8 dot product: "", "vnni", "sdot") select inner products.
+    """
+
+    name: str
+    triple: str
+    width: int
+    registers: int
+    block: int
+    requires: frozenset[str]
+    cpu: str
+    features: str
+    tune: str
+    tile: tuple[tuple[int, int], ...]
+    has_fp16_arithmetic: bool = False
+    dot: str = ""
+
+    def lanes(self, element: Type) -> int:
+        """Elements of a type in one vector register."""
+        return self.width // max(element.bits, 8)
+
+    def vector(self, element: Type) -> Type:
+        """The vector type that fills one register."""
+        return vec(element, self.lanes(element))
+
+
+AVX2 = Isa(
+    name="avx2", triple="x86_64-unknown-linux-gnu", width=256, registers=16, block=8,
+    requires=frozenset({"avx2", "fma", "f16c"}),
+    cpu="x86-64-v3", features="+f16c", tune="znver3", tile=((6, 2), (3, 4), (4, 2)),
+)  # fmt: skip
+AVX512 = Isa(
+    name="avx512", triple="x86_64-unknown-linux-gnu", width=512, registers=32, block=16,
+    requires=frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}),
+    cpu="x86-64-v4", features="+f16c", tune="znver4", tile=((12, 2), (8, 3), (6, 4)),
+)  # fmt: skip
+NEON = Isa(
+    name="neon", triple="aarch64-unknown-linux-gnu", width=128, registers=32, block=8,
+    requires=frozenset({"asimd", "asimdhp"}),
+    cpu="generic", features="+v8.2a,+fullfp16", tune="neoverse-n1", tile=((8, 3), (6, 4), (4, 4)),
+    has_fp16_arithmetic=True,
+)  # fmt: skip
+
+ISAS = (AVX512, AVX2, NEON)
+_MACHINE = {"x86_64": ("x86_64", "AMD64"), "aarch64": ("aarch64", "arm64")}
+
+
+def detect(features: frozenset[str], name: str = "") -> Isa | None:
+    """The best instruction set that these CPU features allow (or the one named), else None."""
+    machine = platform.machine()
+    for isa in ISAS:
+        architecture = isa.triple.split("-")[0]
+        if machine in _MACHINE[architecture] and isa.requires <= features and name in ("", isa.name):
+            return _extend(isa, features)
+    return None
+
+
+def _extend(isa: Isa, features: frozenset[str]) -> Isa:
+    if isa.name == "neon" and "asimddp" in features:
+        return replace(isa, features=isa.features + ",+dotprod", dot="sdot")
+    if isa.name == "avx512" and "avx512vnni" in features:
+        return replace(isa, features=isa.features + ",+avx512vnni", dot="vnni")
+    if isa.name == "avx2" and "avxvnni" in features:
+        return replace(isa, features=isa.features + ",+avxvnni", dot="vnni")
+    return isa
