@@ -1,0 +1,1 @@
+"""torch-aio: an inference acceleration engine for PyTorch on CPUs."""

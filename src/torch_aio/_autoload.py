@@ -1,0 +1,5 @@
+"""What `import torch` runs."""
+
+
+def autoload() -> None:
+    """Hook the engine into PyTorch."""

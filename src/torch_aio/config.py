@@ -1,0 +1,288 @@
+"""ONE table of every option: variable, type, default, help, whether it enters the cache key.
+
+The table is the class `Settings`: each field is a row. `read()` parses the environment afresh;
+nothing else in the package looks at it. `Options` are the settings of one compile, by keyword.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch_aio import log, parse
+from torch_aio.errors import ConfigError
+
+PREFIX = "AIO_"
+
+
+def _row(
+    default: Any,
+    parser: Callable[[str], Any],
+    text: str,
+    *,
+    valid: str,
+    cache_key: bool = False,
+    later: Any = MISSING,
+) -> Any:
+    """A row; ``later``: its feature is still to come, and this value asks for nothing of it."""
+    metadata = {"parser": parser, "help": text, "valid": valid, "key": cache_key, "later": later}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of all AIO_* variables; ``given`` names those that were set."""
+
+    process_mode: bool = _row(True, parse.flag, "engine on or off", valid="0 or 1")
+    num_threads: int | None = _row(
+        None, parse.count, "threads of PyTorch and the engine", valid="a positive integer"
+    )
+    cpu_bind: bool = _row(True, parse.flag, "bind each engine thread to one core", valid="0 or 1")
+    mem_bind: bool = _row(
+        True, parse.flag, "bind engine memory to NUMA node 0", valid="0 or 1", later=False
+    )
+    numa_cpus: tuple[int, ...] | None = _row(
+        None, parse.cpus, "cores to use, the first N for N threads", valid='such as "0 1 5"'
+    )
+    debug_mode: int = _row(
+        log.DEFAULT_LEVEL, parse.level, "messages: 0 none to 4 all", valid="0, 1, 2, 3 or 4"
+    )
+    implicit_fp16_transform_filter: str = _row(
+        "",
+        parse.regex,
+        "operators whose name matches run in fp16",
+        valid='a regular expression; ".*" is all',
+        cache_key=True,
+        later="",
+    )
+    quantize_int8_filter: str = _row(
+        "",
+        parse.regex,
+        "operators whose name matches run in int8",
+        valid='a regular expression; ".*" is all',
+        cache_key=True,
+        later="",
+    )
+    quantize_int8: str = _row(
+        "", parse.choice("", "ALL"), 'old spelling of AIO_QUANTIZE_INT8_FILTER=".*"', valid="ALL"
+    )
+    quantize_int8_convert_out_dtype: str = _row(
+        "",
+        parse.choice("", "FP16"),
+        "int8 results go straight to fp16",
+        valid="FP16",
+        cache_key=True,
+        later="",
+    )
+    merge_linear: bool = _row(
+        True,
+        parse.flag,
+        "merge linears that read the same input",
+        valid="0 or 1",
+        cache_key=True,
+        later=False,
+    )
+    skip_master_thread: bool = _row(
+        False, parse.flag, "no effect: PyTorch and the engine share one team", valid="0 or 1"
+    )
+    profiler: bool = _row(
+        False, parse.flag, "collect a profile by operator", valid="0 or 1", later=False
+    )
+    strict: bool = _row(
+        False, parse.flag, "raise where the engine would fall back to PyTorch", valid="0 or 1"
+    )
+    winograd: bool = _row(
+        True,
+        parse.flag,
+        "Winograd convolution where it is faster",
+        valid="0 or 1",
+        cache_key=True,
+        later=False,
+    )
+    tune: str = _row(
+        "fast",
+        parse.choice("off", "fast", "full"),
+        "time candidates at the second call",
+        valid="off, fast or full",
+        cache_key=True,
+        later="off",
+    )
+    cache_dir: str = _row(
+        "", parse.path, "folder of compiled kernels (default ~/.cache/torch_aio)", valid="a path"
+    )
+    fuel: int | None = _row(
+        None,
+        parse.count_or_zero,
+        "stop rewriting graphs after so many rewrites (bisection)",
+        valid="an integer, 0 or more",
+        cache_key=True,
+    )
+    given: frozenset[str] = frozenset()
+
+    @property
+    def int8_filter(self) -> str:
+        """The int8 filter in either spelling."""
+        return self.quantize_int8_filter or (".*" if self.quantize_int8 else "")
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder of the on-disk cache."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        try:
+            return Path.home() / ".cache" / "torch_aio"
+        except RuntimeError:  # a container's user without a home folder
+            return Path(tempfile.gettempdir()) / f"torch_aio-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table: an AIO_* variable."""
+
+    name: str
+    attribute: str
+    default: Any
+    parser: Callable[[str], Any]
+    help: str
+    valid: str
+    cache_key: bool
+    later: Any
+
+    @property
+    def in_effect(self) -> bool:
+        """Whether its feature exists."""
+        return self.later is MISSING
+
+    def parse(self, text: str) -> Any:
+        """The value that ``text`` spells; an empty text is the default."""
+        if not text.strip():
+            return self.default
+        try:
+            return self.parser(text.strip())
+        except ValueError as reason:
+            detail = f" ({reason})" if str(reason) else ""
+            raise ConfigError(f"{self.name}={text!r}: must be {self.valid}{detail}") from None
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(
+        name=PREFIX + f.name.upper(),
+        attribute=f.name,
+        default=f.default,
+        parser=f.metadata["parser"],
+        help=f.metadata["help"],
+        valid=f.metadata["valid"],
+        cache_key=f.metadata["key"],
+        later=f.metadata["later"],
+    )
+    for f in fields(Settings)
+    if f.metadata
+)
+
+_NAMES = (*(option.name for option in OPTIONS), "OMP_NUM_THREADS")
+_memo: tuple[tuple[str | None, ...], Settings] | None = None
+
+
+def read() -> Settings:
+    """The settings of this moment; raises `ConfigError` for a value that cannot be used.
+
+    Parses only when a variable changed (12 us for the look).
+    """
+    global _memo  # noqa: PLW0603 - the memo of one process
+    raw = tuple(os.environ.get(name) for name in _NAMES)
+    memo = _memo
+    if memo is not None and memo[0] == raw:
+        return memo[1]
+    values = {o.attribute: o.parse(text) for o, text in zip(OPTIONS, raw, strict=False) if text}
+    given = frozenset(values)
+    settings = Settings(**values, given=given)
+    log.set_level(settings.debug_mode)
+    _check_threads(settings, raw[-1])
+    _notices(settings)
+    _memo = (raw, settings)
+    return settings
+
+
+def _check_threads(settings: Settings, omp: str | None) -> None:
+    first = (omp or "").split(",")[0].strip()
+    if settings.num_threads is None or not first.isdecimal():
+        return
+    if int(first) != settings.num_threads:
+        raise ConfigError(
+            f"AIO_NUM_THREADS={settings.num_threads} contradicts OMP_NUM_THREADS={omp}: "
+            "set both to the same number, or only one of them"
+        )
+
+
+def _notices(settings: Settings) -> None:
+    """Say once each what is unknown, old or not yet in effect among the variables set."""
+    known = {option.name for option in OPTIONS}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; `aio info` lists the known ones"
+            log.notice_once(f"unknown {name}", f"{name} is no variable of torch-aio{hint}")
+    if settings.quantize_int8:
+        text = 'AIO_QUANTIZE_INT8 is an old spelling: use AIO_QUANTIZE_INT8_FILTER=".*"'
+        log.notice_once("quantize_int8", text)
+    for option in OPTIONS:
+        value = getattr(settings, option.attribute)
+        if option.attribute in settings.given and not option.in_effect and value != option.later:
+            log.notice_once(f"later {option.name}", f"{option.name} is not yet in effect")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one compile: `torch.compile(..., options={...})`.
+
+    ``modelname``: parts compiled under one name share packed weights; the others are the AIO_*
+    variables of the same meaning, which they override for this compile.
+    """
+
+    modelname: str = ""
+    fp16_filter: str = ""
+    int8_filter: str = ""
+    merge_linear: bool = True
+    winograd: bool = True
+    cache_dir: str = ""
+    strict: bool = False
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any] | None = None) -> Options:
+        """Options from the user's mapping; a key not in it falls back to its AIO_* setting."""
+        settings = read()
+        values: dict[str, Any] = {
+            "fp16_filter": settings.implicit_fp16_transform_filter,
+            "int8_filter": settings.int8_filter,
+            "merge_linear": settings.merge_linear,
+            "winograd": settings.winograd,
+            "cache_dir": str(settings.cache_path),
+            "strict": settings.strict,
+        }
+        for key, value in (mapping or {}).items():
+            if key not in _CHECKS:
+                near = difflib.get_close_matches(str(key), _CHECKS, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                valid = ", ".join(_CHECKS)
+                raise ConfigError(f"unknown option {key!r}{hint}; valid options: {valid}")
+            try:
+                values[key] = _CHECKS[key](value)
+            except ValueError as reason:
+                raise ConfigError(f"option {key}={value!r}: {reason}") from None
+        return cls(**values)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "modelname": parse.a_string,
+    "fp16_filter": parse.a_regex,
+    "int8_filter": parse.a_regex,
+    "merge_linear": parse.a_flag,
+    "winograd": parse.a_flag,
+    "cache_dir": parse.a_path,
+    "strict": parse.a_flag,
+}
