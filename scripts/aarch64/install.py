@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 
 def entry_points(project: dict[str, Any]) -> str:

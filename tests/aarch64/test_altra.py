@@ -89,9 +89,8 @@ def test_a_parallel_region_has_two_threads() -> None:
     import torch
 
     torch.set_num_threads(2)
-    [library] = {
-        line.split()[-1] for line in Path("/proc/self/maps").open() if "libgomp" in line
-    }
+    maps = Path("/proc/self/maps").read_text()
+    [library] = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
     gomp = ctypes.CDLL(library)
     seen: list[int] = []
     region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(

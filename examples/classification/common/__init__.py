@@ -1,0 +1,1 @@
+"""What the classification examples share: options, photos, weights, timing."""
