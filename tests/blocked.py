@@ -1,0 +1,84 @@
+"""Tensors in the channel-blocked layout, for tests of the kernels that read and write it."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+
+import torch
+
+BYTES = 4
+
+
+@dataclass
+class Blocked:
+    """A logical [N, C, H, W] tensor in memory as [N][C/c][H + 2 top][W + 2 left][c]."""
+
+    storage: torch.Tensor
+    channels: int
+    top: int
+    left: int
+
+    @property
+    def pointer(self) -> tuple[torch.Tensor, int]:
+        """The argument that points at the first inner pixel."""
+        _, _, _, row, c = self.storage.shape
+        return self.storage, (self.top * row + self.left) * c * BYTES
+
+    def strides(self, prefix: str) -> dict[str, int]:
+        """The byte strides, as arguments ``<prefix>_batch``, ``_block`` and ``_row``."""
+        batch, block, row, _, _ = (s * BYTES for s in self.storage.stride())
+        return {f"{prefix}_batch": batch, f"{prefix}_block": block, f"{prefix}_row": row}
+
+    def logical(self) -> torch.Tensor:
+        """The [N, C, H, W] tensor; asserts that padding lanes hold zeros."""
+        n, blocks, rows, columns, c = self.storage.shape
+        inner = self.storage[:, :, self.top : rows - self.top, self.left : columns - self.left]
+        whole = inner.permute(0, 1, 4, 2, 3).reshape(n, blocks * c, *inner.shape[2:4])
+        assert (whole[:, self.channels :] == 0).all(), "padding lanes are not zero"
+        return whole[:, : self.channels].clone()
+
+
+def empty(shape: tuple[int, ...], c: int, top: int = 0, left: int = 0) -> Blocked:
+    """Memory for a result, filled with NaN, the halo with zeros; it ends at a guard page."""
+    n, channels, height, width = shape
+    storage = guarded((n, -(-channels // c), height + 2 * top, width + 2 * left, c))
+    storage.zero_()
+    storage[:, :, top : top + height, left : left + width] = float("nan")
+    return Blocked(storage, channels, top, left)
+
+
+def blocked(x: torch.Tensor, c: int, top: int = 0, left: int = 0) -> Blocked:
+    """``x`` in the blocked layout, with a halo of zeros; it ends at a guard page."""
+    n, channels, height, width = x.shape
+    out = empty(tuple(x.shape), c, top, left)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, -channels % c))
+    inner = padded.reshape(n, -1, c, height, width).permute(0, 1, 3, 4, 2)
+    out.storage[:, :, top : top + height, left : left + width] = inner
+    return out
+
+
+class _Guarded:
+    """Pages of memory of which the last may not be touched; kept for the life of the process."""
+
+    pools: list[mmap.mmap] = []
+
+
+def guarded(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A contiguous tensor whose last byte is followed by a page that may not be touched."""
+    import ctypes
+
+    count = 1
+    for size in shape:
+        count *= size
+    page = mmap.PAGESIZE
+    size = count * dtype.itemsize
+    pages = -(-max(size, 1) // page)
+    pool = mmap.mmap(-1, (pages + 1) * page)
+    whole = torch.frombuffer(pool, dtype=torch.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    guard = ctypes.c_void_p(whole.data_ptr() + pages * page)
+    assert libc.mprotect(guard, ctypes.c_size_t(page), 0) == 0
+    _Guarded.pools.append(pool)
+    start = pages * page - size
+    return whole[start : start + size].view(dtype).view(shape)
