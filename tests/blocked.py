@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import mmap
 from dataclasses import dataclass
 
@@ -58,27 +60,18 @@ def blocked(x: torch.Tensor, c: int, top: int = 0, left: int = 0) -> Blocked:
     return out
 
 
-class _Guarded:
-    """Pages of memory of which the last may not be touched; kept for the life of the process."""
-
-    pools: list[mmap.mmap] = []
+_POOLS: list[mmap.mmap] = []  # kept for the life of the process: tensors point into them
 
 
 def guarded(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """A contiguous tensor whose last byte is followed by a page that may not be touched."""
-    import ctypes
-
-    count = 1
-    for size in shape:
-        count *= size
-    page = mmap.PAGESIZE
-    size = count * dtype.itemsize
+    page, size = mmap.PAGESIZE, math.prod(shape) * dtype.itemsize
     pages = -(-max(size, 1) // page)
     pool = mmap.mmap(-1, (pages + 1) * page)
     whole = torch.frombuffer(pool, dtype=torch.uint8)
     libc = ctypes.CDLL(None, use_errno=True)
     guard = ctypes.c_void_p(whole.data_ptr() + pages * page)
     assert libc.mprotect(guard, ctypes.c_size_t(page), 0) == 0
-    _Guarded.pools.append(pool)
+    _POOLS.append(pool)
     start = pages * page - size
     return whole[start : start + size].view(dtype).view(shape)

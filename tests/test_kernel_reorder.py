@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import blocked
 import pytest
 import torch
-from kernel_runner import ISAS, run_kernel
 
+import blocked
+from kernel_runner import ISAS, run_kernel
 from torch_aio.kernels.reorder import FromBlocked, HaloZero, PadPlanar, ToBlocked
 
 SHAPES = [

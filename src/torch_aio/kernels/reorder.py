@@ -23,7 +23,7 @@ BYTES = 4
 
 @dataclass(frozen=True)
 class ToBlocked(KernelSpec):
-    """y (blocked) = x (strided by x_n, x_c, x_h, x_w bytes). Units: batch * channel blocks * height.
+    """y (blocked) = x (strided: x_n, x_c, x_h, x_w). Units: batch * channel blocks * height.
 
     ``dense`` promises x_w == 4 ("w") or x_c == 4 ("c").
     """
@@ -52,7 +52,7 @@ class ToBlocked(KernelSpec):
 
 @dataclass(frozen=True)
 class FromBlocked(KernelSpec):
-    """y (strided by y_n, y_c, y_h, y_w bytes) = x (blocked). Units: batch * channel blocks * height.
+    """y (strided: y_n, y_c, y_h, y_w) = x (blocked). Units: batch * channel blocks * height.
 
     ``dense`` promises y_w == 4 ("w") or y_c == 4 ("c").
     """
@@ -169,7 +169,7 @@ def transpose(k: Builder, rows: Sequence[Value]) -> list[Value]:
 
 
 def _row_of_unit(k: Builder, unit: Value) -> tuple[Size, Size, Size, Size]:
-    """Batch, channel block and row of a unit, and the channels left from this block on (at most c)."""
+    """Batch, channel block and row of a unit, and how many channels the block holds."""
     p, c = k.p, k.isa.block
     blocks = k.ceil_div(p.channels, c)
     plane, row = k.udiv(unit, p.height), k.urem(unit, p.height)
