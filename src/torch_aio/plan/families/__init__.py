@@ -1,0 +1,1 @@
+"""The operator table, one family a file."""

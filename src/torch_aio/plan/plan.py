@@ -1,0 +1,125 @@
+"""A plan: the steps of one network with every size an expression, and its binding to numbers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_aio.ir.symbols import Guards, Int, evaluate
+from torch_aio.plan.lowering import Constant, Table
+from torch_aio.plan.memory import lifetimes, phases, place
+from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value
+
+ARENA, SCRATCH, ERRORS, FIRST = 0, 1, 2, 3
+"""Positions in ``bases[]``: arena, scratch and error word; inputs, outputs, constants follow."""
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """A tensor that crosses the border of a network: symbols allowed in shape and strides."""
+
+    shape: tuple[Int, ...]
+    stride: tuple[Int, ...]
+    dtype: torch.dtype
+
+
+@dataclass
+class Bound:
+    """A plan with numbers: immutable, shared by calls.
+
+    ``blocks`` holds the argument blocks of all steps, ``starts`` where each begins (in i64 slots),
+    ``units`` its work units, ``barriers`` whether a barrier follows. ``outputs`` are shapes, strides
+    and dtypes. ``tables`` are constants that depend on sizes, by constant number.
+    """
+
+    blocks: np.ndarray[Any, np.dtype[np.int64]]
+    starts: list[int]
+    units: list[int]
+    barriers: list[bool]
+    arena_bytes: int
+    scratch_bytes: int
+    outputs: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
+    tables: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """The steps of one network; ``guards`` are the answers about sizes that it relies on."""
+
+    steps: list[Step]
+    inputs: int
+    outputs: list[TensorPlan]
+    constants: list[Constant | Table]
+    guards: Guards
+
+    @cached_property
+    def spans(self) -> dict[Buffer, tuple[int, int]]:
+        """Lifetimes of arena buffers, in phases; numbers the phases of the steps."""
+        phases(self.steps)
+        return lifetimes(self.steps)
+
+    def bind(self, env: Mapping[str, int]) -> Bound:
+        """Numbers for everything, for the symbol values ``env``.
+
+        Memory is planned for the power-of-two bucket above each symbol, so that growing sizes meet
+        the same arena again.
+        """
+        bucket = {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
+        spans = self.spans
+        offsets, arena = place(spans, bucket)
+        blocks: list[int] = []
+        starts: list[int] = []
+        scratch = 0
+        for step in self.steps:
+            starts.append(len(blocks))
+            for argument in step.flat():
+                blocks += self._slots(argument, offsets, env)
+                if isinstance(argument, Scratch):
+                    scratch = max(scratch, blocks[-1])
+        barriers = [a.phase != b.phase for a, b in zip(self.steps, self.steps[1:], strict=False)]
+        return Bound(
+            np.array(blocks or [0], dtype=np.int64),
+            starts,
+            [evaluate(step.units, env) for step in self.steps],
+            [*barriers, False],
+            arena,
+            scratch,
+            [(_numbers(o.shape, env), _numbers(o.stride, env), o.dtype) for o in self.outputs],
+            {
+                i: np.ascontiguousarray(c.function(*_numbers(c.sizes, env)))
+                for i, c in enumerate(self.constants)
+                if isinstance(c, Table)
+            },
+        )
+
+    def base_of(self, buffer: Buffer) -> int:
+        """The position of a buffer's pointer in ``bases[]``."""
+        first = {
+            "arena": ARENA - buffer.index,
+            "input": FIRST,
+            "output": FIRST + self.inputs,
+            "constant": FIRST + self.inputs + len(self.outputs),
+        }
+        return first[buffer.kind] + buffer.index
+
+    def _slots(
+        self, argument: Argument, offsets: Mapping[Buffer, int], env: Mapping[str, int]
+    ) -> Sequence[int]:
+        if isinstance(argument, float):
+            return [struct.unpack("<I", struct.pack("<f", argument))[0]]
+        if isinstance(argument, Scratch):
+            return [SCRATCH, 0, -(-evaluate(argument.bytes, env) // 64) * 64]
+        if isinstance(argument, Value):
+            start = offsets[argument.buffer] if argument.buffer.kind == "arena" else 0
+            return [self.base_of(argument.buffer), start + evaluate(argument.offset, env)]
+        return [evaluate(argument, env)]
+
+
+def _numbers(sizes: Sequence[Int], env: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(evaluate(size, env) for size in sizes)

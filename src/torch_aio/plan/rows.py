@@ -1,0 +1,31 @@
+"""The operator table: one literal tuple of rows, by family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from torch_aio.plan.families import attention, conv, elementwise, gemm, index, norm, pool, reduce
+from torch_aio.plan.families import reorder, views
+from torch_aio.plan.row import Row
+
+ROWS: tuple[Row, ...] = (
+    *gemm.ROWS,
+    *conv.ROWS,
+    *attention.ROWS,
+    *pool.ROWS,
+    *norm.ROWS,
+    *reduce.ROWS,
+    *elementwise.ROWS,
+    *index.ROWS,
+    *views.ROWS,
+    *reorder.ROWS,
+)
+
+_BY_OP: dict[Any, Row] = {row.op: row for row in ROWS}
+
+
+def row_of(node: Node) -> Row | None:
+    """The row of a node's operator, if there is one."""
+    return _BY_OP.get(node.target) if node.op == "call_function" else None

@@ -1,0 +1,54 @@
+"""This machine, as generated code meets it: instruction set, JIT, driver, team."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from torch_aio import cache as disk
+from torch_aio import config, cpu, log
+from torch_aio.codegen import isa as isas
+from torch_aio.codegen.isa import Isa
+from torch_aio.codegen.jit import Jit
+from torch_aio.kernels.spec import KernelSpec, generate
+from torch_aio.runtime.driver import compile_driver
+from torch_aio.runtime.threads import Team, team
+
+
+@dataclass
+class Machine:
+    """What runs a network; one a process and instruction set."""
+
+    isa: Isa
+    jit: Jit
+    run: Callable[[int], None]
+    team: Team
+
+    def address(self, spec: KernelSpec) -> int:
+        """The machine code of a kernel."""
+        return self.jit.address(spec.name, lambda: generate(spec, self.isa))
+
+
+_lock = threading.Lock()
+
+
+def machine() -> Machine | None:
+    """This process's machine; None (and one notice) where no instruction set of ours is available."""
+    with _lock:
+        return _machine(config.read().isa)
+
+
+@cache
+def _machine(name: str) -> Machine | None:
+    features = cpu.features()
+    isa = isas.detect(features, name)
+    if isa is None:
+        wanted = name or "AVX2 with FMA and F16C, or Armv8.2 with fp16"
+        log.notice_once("isa", f"this CPU has no {wanted}: torch_aio leaves all work to PyTorch")
+        return None
+    store = disk.open_cache()
+    jit = Jit(isa, store.get, store.put)
+    threads = team()
+    return Machine(isa, jit, compile_driver(jit, threads.symbols), threads)
