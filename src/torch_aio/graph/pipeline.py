@@ -1,0 +1,64 @@
+"""The passes every graph goes through, in order, and how they are run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch.fx import GraphModule
+
+from torch_aio.graph.fold_batch_norm import fold_batch_norm
+from torch_aio.graph.hoist_constants import hoist_constants
+from torch_aio.graph.normalise import normalise
+from torch_aio.graph.rewrite import limited
+
+Pass = Callable[[GraphModule], int]
+PIPELINE: tuple[Pass, ...] = (
+    normalise,
+    fold_batch_norm,
+    hoist_constants,
+)
+_log = logging.getLogger("torch_aio")
+
+
+@dataclass
+class Report:
+    """How often each pass fired."""
+
+    fired: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """All rewrites together: the fuel that this run needed."""
+        return sum(self.fired.values())
+
+
+def run(gm: GraphModule, fuel: int | None = None) -> Report:
+    """Run the pipeline on ``gm`` in place; at most ``fuel`` rewrites fire.
+
+    A wrong answer is found by bisection over ``fuel``. Raises RuntimeError naming the pass after
+    which the graph is malformed.
+    """
+    report = Report()
+    with limited(fuel):
+        for step in PIPELINE:
+            name = step.__name__
+            report.fired[name] = step(gm)
+            verify(gm, name)
+            if _log.isEnabledFor(logging.DEBUG):
+                gm.recompile()
+                _log.debug("graph after %s (fired %d):\n%s", name, report.fired[name], gm.code)
+    gm.recompile()
+    return report
+
+
+def verify(gm: GraphModule, name: str) -> None:
+    """Check the graph's form: sound as FX, and every node knows its spec."""
+    try:
+        gm.graph.lint()
+    except RuntimeError as error:
+        raise RuntimeError(f"after {name}: {error}") from error
+    for node in gm.graph.nodes:
+        if node.op != "output" and "spec" not in node.meta:
+            raise RuntimeError(f"after {name}: {node.format_node()} has no spec")

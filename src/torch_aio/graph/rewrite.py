@@ -1,0 +1,301 @@
+"""How passes change a graph: emit a node with its spec, replace a value, say why not.
+
+Every pass works on the graph form (ARCHITECTURE.md): after each change the graph still runs in
+plain PyTorch and every node's ``meta["spec"]`` is what running it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+from torch_aio.ir import shapes
+from torch_aio.ir.spec import TensorSpec
+from torch_aio.ir.symbols import Int
+
+aten = torch.ops.aten
+
+Value = Any  # what a node's argument may be: Node, number, dtype, None, or a list of those
+Rule = Callable[[Node], Value]  # the value that replaces the node, or None: leave it
+INHERITED = ("source", "path", "name")
+
+
+@dataclass
+class Fuel:
+    """How many more rewrites may fire; bisection looks for the first that spoils an answer."""
+
+    left: int
+
+
+_fuel: ContextVar[Fuel | None] = ContextVar("fuel", default=None)
+
+
+@contextmanager
+def limited(amount: int | None) -> Iterator[None]:
+    """Let at most ``amount`` rewrites fire inside (None: any number)."""
+    token = _fuel.set(None if amount is None else Fuel(amount))
+    try:
+        yield
+    finally:
+        _fuel.reset(token)
+
+
+def spend() -> bool:
+    """Whether one more rewrite may fire; counts it."""
+    fuel = _fuel.get()
+    if fuel is None:
+        return True
+    fuel.left -= 1
+    return fuel.left >= 0
+
+
+def emit(
+    graph: Graph,
+    before: Node,
+    target: Any,
+    args: tuple[Value, ...],
+    kwargs: Mapping[str, Value] | None = None,
+    *,
+    like: Node | None = None,
+) -> Node:
+    """Insert a call before ``before``, its spec inferred, its origin that of ``like``."""
+    kwargs = dict(kwargs or {})
+    with graph.inserting_before(before):
+        node = graph.call_function(target, args, kwargs)
+    origin = like if like is not None else before
+    node.meta.update({key: origin.meta[key] for key in INHERITED[:2] if key in origin.meta})
+    try:
+        node.meta["spec"] = infer(node)
+    except Exception:
+        graph.erase_node(node)
+        raise
+    return node
+
+
+def infer(node: Node) -> Any:
+    """The spec that ``node`` has by its arguments' specs."""
+    return shapes.infer(
+        node.target, tuple(map_arg(node.args, spec)), dict(map_arg(node.kwargs, spec))
+    )
+
+
+def spec(node: Node) -> Any:
+    """The spec of any node (an Int for int nodes)."""
+    return node.meta["spec"]
+
+
+def tensor(value: Value) -> TensorSpec | None:
+    """The spec of a node that holds one tensor, else None."""
+    if not isinstance(value, Node):
+        return None
+    found = value.meta.get("spec")
+    return found if isinstance(found, TensorSpec) else None
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two specs are equal by structure, without asking a guard."""
+    if isinstance(a, TensorSpec) and isinstance(b, TensorSpec):
+        return (
+            a.dtype == b.dtype
+            and same_sizes(a.shape, b.shape)
+            and same_strides(a, b)
+        )
+    return type(a) is type(b) and not isinstance(a, TensorSpec) and bool(a == b)
+
+
+def same_sizes(a: tuple[Int, ...], b: tuple[Int, ...]) -> bool:
+    """Whether two lists of sizes are equal by structure, without asking a guard."""
+    return len(a) == len(b) and all(same_int(x, y) for x, y in zip(a, b, strict=True))
+
+
+def same_int(a: Int, b: Int) -> bool:
+    """Whether two sizes are equal by structure, without asking a guard."""
+    difference = a - b
+    return isinstance(difference, int) and difference == 0
+
+
+def same_strides(a: TensorSpec, b: TensorSpec) -> bool:
+    """Whether equal shapes lie in memory alike (strides of sizes 0 and 1 do not matter)."""
+    if any(isinstance(size, int) and size == 0 for size in a.shape):
+        return True
+    return all(
+        (isinstance(size, int) and size == 1) or same_int(x, y)
+        for size, x, y in zip(a.shape, a.stride, b.stride, strict=True)
+    )
+
+
+def bind(node: Node) -> dict[str, Value]:
+    """The arguments of a call by the names in its operator's schema, defaults filled in."""
+    bound: dict[str, Value] = {}
+    for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if position < len(node.args) and not argument.kwarg_only:
+            bound[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            bound[argument.name] = node.kwargs[argument.name]
+        elif argument.has_default_value():
+            bound[argument.name] = argument.default_value
+        else:
+            bound[argument.name] = None
+    return bound
+
+
+def calls(value: Value, *targets: Any) -> bool:
+    """Whether ``value`` is a node that calls one of the operators."""
+    return isinstance(value, Node) and value.op == "call_function" and value.target in targets
+
+
+def only_user(node: Node) -> Node | None:
+    """The one node that reads ``node`` (once or more), or None."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def dim(value: int, ndim: int) -> int:
+    """A dimension counted from the front."""
+    return value + ndim if value < 0 else value
+
+
+def replace(node: Node, new: Value) -> bool:
+    """Let every reader of ``node`` read ``new``; False if out of fuel.
+
+    Where ``new`` lies in memory in another way, a clone restores the strides that the readers (and
+    the caller) were promised; ``simplify`` drops it where nobody depends on them.
+    """
+    if not spend():
+        return False
+    if isinstance(new, Node):
+        new = _restored(node, new)
+        for key in INHERITED:
+            if new.op == "call_function" and node.meta.get(key) and not new.meta.get(key):
+                new.meta[key] = node.meta[key]
+        node.replace_all_uses_with(new)
+    else:
+        for user in list(node.users):
+            user.args = map_arg(user.args, lambda n: new if n is node else n)
+            user.kwargs = map_arg(user.kwargs, lambda n: new if n is node else n)
+    node.graph.erase_node(node)
+    return True
+
+
+def _restored(node: Node, new: Node) -> Node:
+    old, got = spec(node), spec(new)
+    if not isinstance(old, TensorSpec) or is_same(old, got):
+        return new
+    if got.dtype != old.dtype or not same_sizes(old.shape, got.shape):
+        raise AssertionError(f"{node.format_node()}: {old} cannot become {got}")
+    return restrided(new, old, node)
+
+
+def restrided(value: Node, wanted: TensorSpec, before: Node) -> Node:
+    """``value`` copied to the strides of ``wanted`` (a dense layout): permute, clone, permute."""
+    graph, order = value.graph, _outer_first(wanted)
+    kind = {"memory_format": torch.contiguous_format}
+    if order == list(range(wanted.ndim)):
+        return emit(graph, before, aten.clone.default, (value,), kind, like=value)
+    turned = emit(graph, before, aten.permute.default, (value, order), like=value)
+    copied = emit(graph, before, aten.clone.default, (turned,), kind, like=value)
+    back = [order.index(d) for d in range(len(order))]
+    return emit(graph, before, aten.permute.default, (copied, back), like=value)
+
+
+def _outer_first(layout: TensorSpec) -> list[int]:
+    """The dimensions by falling stride, as they are where that cannot be told."""
+    if layout.is_contiguous or not all(isinstance(s, int) for s in layout.stride):
+        return list(range(layout.ndim))
+    return sorted(range(layout.ndim), key=lambda d: -layout.stride[d])  # type: ignore[operator]
+
+
+def respec(gm: GraphModule) -> None:
+    """Infer every spec anew after a change of strides; what the caller gets keeps its strides."""
+    for node in gm.graph.nodes:
+        if node.op == "output":
+            _keep_promised(node)
+        elif node.op == "call_function" and "spec" in node.meta:
+            node.meta.setdefault("promised", node.meta["spec"])
+            node.meta["spec"] = _respec(node)
+    for node in gm.graph.nodes:
+        node.meta.pop("promised", None)
+
+
+def _respec(node: Node) -> Any:
+    try:
+        return infer(node)
+    except NotImplementedError:
+        return spec(node)
+    except (ValueError, RuntimeError):
+        if node.target is not aten.view.default:
+            raise
+        node.target = aten.reshape.default
+        return infer(node)
+
+
+def _keep_promised(output: Node) -> None:
+    def kept(node: Node) -> Node:
+        old, new = node.meta.get("promised"), node.meta.get("spec")
+        if not isinstance(old, TensorSpec) or not isinstance(new, TensorSpec) or is_same(old, new):
+            return node
+        return restrided(node, old, output)
+
+    output.args = map_arg(output.args, kept)
+
+
+def refuse(node: Node, name: str, reason: str) -> None:
+    """Say why pass ``name`` left ``node`` as it is (explain shows it)."""
+    reasons = node.meta.setdefault("refused", {})
+    reasons[name] = reason
+
+
+def apply(gm: GraphModule, rules: Mapping[Any, Rule]) -> int:
+    """Rewrite nodes by the rule of their operator until none fires; returns how often one did."""
+    total = 0
+    for _ in range(8):
+        fired = _sweep(gm.graph, rules)
+        total += fired
+        if not fired:
+            break
+    return total
+
+
+def _sweep(graph: Graph, rules: Mapping[Any, Rule]) -> int:
+    fired = 0
+    for node in list(graph.nodes):
+        rule = rules.get(node.target) if node.op == "call_function" and not node._erased else None
+        new = _tried(rule, node) if rule is not None else None
+        if new is not None:
+            fired += replace(node, new)
+    if fired:
+        sweep_dead(graph)
+    return fired
+
+
+def _tried(rule: Rule, node: Node) -> Value:
+    try:
+        return rule(node)
+    except NotImplementedError as error:  # a shape that cannot be told for symbolic sizes
+        refuse(node, rule.__name__, str(error))
+        return None
+
+
+def sweep_dead(graph: Graph) -> int:
+    """Erase calls that nobody reads, except writes into inputs; returns how many."""
+    count = 0
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and not node.users and not is_effect(node):
+            graph.erase_node(node)
+            count += 1
+    return count
+
+
+def is_effect(node: Node) -> bool:
+    """Whether running ``node`` changes something besides its own value."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and (schema.is_mutable or node.target in _IMPURE)
+
+
+_IMPURE: frozenset[Any] = frozenset()
