@@ -1,0 +1,143 @@
+"""The exponential and what is made of it; f32 vectors, max errors in units in the last place (ulp).
+
+Constants come first in every select: ``select(c > x, c, x)`` keeps a NaN in ``x`` and still is one
+``vmaxps``. The polynomials are least-squares fits on Chebyshev nodes, rounded to f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch_aio.codegen.builder import Builder
+from torch_aio.codegen.types import Value, i32, vec
+
+LOG2_E = 1.4426950408889634
+LN2_HIGH, LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
+"""ln 2 in two parts; the first has zeros at its end, so a multiple of it is exact."""
+MAGIC = 12582912.0
+"""1.5 * 2**23: adding it rounds to an integer that stands in the low bits of the sum."""
+EXP_TAIL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+            5.0000001201e-1)  # fmt: skip
+"""exp(r) = 1 + r + r*r * tail(r) for |r| <= ln(2) / 2, highest power first (Cephes)."""
+
+
+def horner(k: Builder, coefficients: Sequence[float], x: Value) -> Value:
+    """The polynomial in ``x``, highest power first."""
+    value = k.const(x.type, coefficients[0])
+    for c in coefficients[1:]:
+        value = k.fma(value, x, k.const(x.type, c))
+    return value
+
+
+def copysign(k: Builder, magnitude: Value, sign: Value) -> Value:
+    """``magnitude`` with the sign of ``sign``."""
+    return k.call("llvm.copysign", magnitude.type, [magnitude, sign])
+
+
+def fabs(k: Builder, x: Value) -> Value:
+    """``|x|``."""
+    return k.call("llvm.fabs", x.type, [x])
+
+
+def clamp_keeping_nan(k: Builder, x: Value, low: float, high: float) -> Value:
+    """``x`` between two constants; NaN stays NaN."""
+    a, b = k.const(x.type, low), k.const(x.type, high)
+    x = k.select(k.fcmp("ogt", a, x), a, x)
+    return k.select(k.fcmp("olt", b, x), b, x)
+
+
+def _reduce(k: Builder, x: Value) -> tuple[Value, Value]:
+    """``(r, n)`` with x = n ln 2 + r, |r| <= ln(2) / 2; ``n`` an i32."""
+    integer = vec(i32, x.type.lanes)
+    shifted = k.fma(x, k.const(x.type, LOG2_E), k.const(x.type, MAGIC))
+    n = k.fsub(shifted, k.const(x.type, MAGIC))
+    r = k.fma(n, k.const(x.type, -LN2_HIGH), x)
+    r = k.fma(n, k.const(x.type, -LN2_LOW), r)
+    return r, k.op("sub", k.bitcast(shifted, integer), k.const(integer, 0x4B400000))
+
+
+def _power_of_two(k: Builder, n: Value, like: Value) -> Value:
+    """2**n for -127 < n < 128."""
+    biased = k.op("add", n, k.const(n.type, 127))
+    return k.bitcast(k.op("shl", biased, k.const(n.type, 23)), like.type)
+
+
+def exp(k: Builder, x: Value) -> Value:
+    """e**x, 1.3 ulp; overflows to inf, results below 1.2e-38 are right denormals (0.5 ulp more)."""
+    x = clamp_keeping_nan(k, x, -105.0, 89.0)
+    r, n = _reduce(k, x)
+    p = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
+    p = k.fadd(p, k.const(x.type, 1))
+    half = k.op("ashr", n, k.const(n.type, 1))  # 2**n in two factors: n reaches 128 and -151
+    rest = k.op("sub", n, half)
+    return k.fmul(k.fmul(p, _power_of_two(k, half, x)), _power_of_two(k, rest, x))
+
+
+def exp_magnitude(k: Builder, x: Value) -> Value:
+    """e**x for x <= 0 (softmax): as ``exp``, but results below 2.4e-38 are zero; three operations less."""
+    floor = k.const(x.type, -87.0)
+    flushed = k.fcmp("olt", x, floor)
+    r, n = _reduce(k, k.select(k.fcmp("ogt", floor, x), floor, x))
+    p = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
+    p = k.fadd(p, k.const(x.type, 1))
+    return k.select(flushed, k.const(x.type, 0), k.fmul(p, _power_of_two(k, n, x)))
+
+
+def expm1(k: Builder, x: Value) -> Value:
+    """e**x - 1, 1.5 ulp, exact in sign and for denormals."""
+    bounded = clamp_keeping_nan(k, x, -105.0, 89.0)
+    r, n = _reduce(k, bounded)
+    q = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
+    half = k.op("ashr", n, k.const(n.type, 1))
+    first = _power_of_two(k, half, x)
+    second = _power_of_two(k, k.op("sub", n, half), x)
+    # (q + 1) * first * second - 1, with the product by `second` undone for the constant
+    scale = k.fmul(first, second)
+    near = k.fma(q, scale, k.fsub(scale, k.const(x.type, 1)))
+    far = k.fmul(k.fmul(k.fadd(q, k.const(x.type, 1)), first), second)
+    large = k.fcmp("ogt", bounded, k.const(x.type, 80))
+    return copysign(k, k.select(large, far, near), x)
+
+
+def sigmoid(k: Builder, x: Value) -> Value:
+    """1 / (1 + e**-x), 2.5 ulp; 0 below -88.7."""
+    one = k.const(x.type, 1)
+    return k.fdiv(one, k.fadd(one, exp(k, k.fneg(x))))
+
+
+def silu(k: Builder, x: Value) -> Value:
+    """x / (1 + e**-x), 3 ulp; NaN at -inf, as eager."""
+    return k.fdiv(x, k.fadd(k.const(x.type, 1), exp(k, k.fneg(x))))
+
+
+def tanh(k: Builder, x: Value) -> Value:
+    """tanh x = e / (e + 2) with e = e**(2|x|) - 1; 2 ulp."""
+    magnitude = fabs(k, x)
+    limit = k.const(x.type, 10)
+    bounded = k.select(k.fcmp("olt", limit, magnitude), limit, magnitude)
+    e = expm1(k, k.fadd(bounded, bounded))
+    return copysign(k, k.fdiv(e, k.fadd(e, k.const(x.type, 2))), x)
+
+
+def softplus(k: Builder, x: Value, beta: Value, threshold: Value) -> Value:
+    """log(1 + e**(beta x)) / beta, and x where beta x > threshold."""
+    from torch_aio.codegen.vmath.logarithm import log1p
+
+    scaled = k.fmul(x, beta)
+    curve = k.fdiv(log1p(k, exp(k, scaled)), beta)
+    return k.select(k.fcmp("ogt", scaled, threshold), x, curve)
+
+
+def mish(k: Builder, x: Value) -> Value:
+    """x tanh(log(1 + e**x)) = x w / (w + 2) with w = e (e + 2), e = e**x; 4 ulp."""
+    limit = k.const(x.type, 30)
+    e = exp(k, k.select(k.fcmp("olt", limit, x), limit, x))
+    two = k.const(x.type, 2)
+    w = k.fmul(e, k.fadd(e, two))
+    return k.fmul(x, k.fdiv(w, k.fadd(w, two)))
+
+
+def elu(k: Builder, x: Value, alpha: Value, scale: Value, input_scale: Value) -> Value:
+    """scale x where x > 0, else scale alpha (e**(input_scale x) - 1)."""
+    curve = k.fmul(k.fmul(expm1(k, k.fmul(x, input_scale)), alpha), scale)
+    return k.select(k.fcmp("ogt", x, k.const(x.type, 0)), k.fmul(x, scale), curve)
