@@ -68,12 +68,12 @@ _TRAINING = frozenset({"_native_batch_norm_legit_functional", "_batch_norm_with_
 
 
 class Refused(CaptureError):
-    """Not for the engine, by design (random numbers, training): eager runs it, no defect of ours."""
+    """By design not for the engine (random numbers, training): eager runs it."""
 
 
 @dataclass
 class Functional:
-    """``module`` is the functional graph of a call; ``call`` is the same call behind AOT's wrappers.
+    """``module`` is the functional graph of a call; ``call`` is it behind AOT's wrappers.
 
     ``call`` runs whatever was given to ``bind``. ``plain`` says that the wrappers have nothing to
     do, so that the graph may be called with the same positional arguments directly.
@@ -89,11 +89,13 @@ class Functional:
     returned: frozenset[int]
 
 
-def functional(gm: GraphModule, examples: Sequence[Any]) -> Functional:
+def functional(
+    gm: GraphModule, examples: Sequence[Any], fake_mode: Any | None = None
+) -> Functional:
     """Trace ``gm(*examples)`` under no_grad into functional ATen.
 
     Raises Refused for graphs that eager should run and CaptureError for those that cannot be
-    traced into the graph form.
+    traced into the graph form. ``fake_mode``: of fake examples, outside of Dynamo.
     """
     grabbed: list[tuple[GraphModule, Any]] = []
     late = _Late()
@@ -104,6 +106,8 @@ def functional(gm: GraphModule, examples: Sequence[Any]) -> Functional:
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
+        if fake_mode is not None:
+            stack.enter_context(compat.tracing(compat.TracingContext(fake_mode)))
         stack.enter_context(keeping_composites())
         # torch.compile(...).aot_compile sets these, and AOT then insists on Inductor's output type.
         names = ("force_autograd_cache", "bundled_autograd_cache", "strict_autograd_cache")
@@ -134,11 +138,17 @@ def functional(gm: GraphModule, examples: Sequence[Any]) -> Functional:
 
 @contextmanager
 def keeping_composites() -> Iterator[None]:
-    """Trace the operators of ``KEPT`` as one node each; one thread at a time, the table is global."""
+    """Trace the operators of ``KEPT`` as one node each; one thread at a time (a global table)."""
     ops = [overload(name) for name in KEPT]
     kept = {op: _not_decomposed for op in ops if op is not None and compat.is_preservable(op)}
     with _keeping, compat.override_composites(kept):
         yield
+
+
+def outputs_of(gm: GraphModule) -> tuple[Any, ...]:
+    """The flat outputs of a graph, as its output node holds them."""
+    flat: Any = gm.graph.output_node().args[0]
+    return tuple(flat)
 
 
 def overload(name: str) -> Any:
@@ -189,9 +199,7 @@ def _refuse_unsuitable(graph: GraphModule) -> None:
             raise Refused("batch norm is in training mode")
 
 
-def _wrappers_are_idle(
-    gm: GraphModule, graph: GraphModule, metadata: Any, arguments: int
-) -> bool:
+def _wrappers_are_idle(gm: GraphModule, graph: GraphModule, metadata: Any, arguments: int) -> bool:
     """Whether AOT's wrappers would hand arguments and results through untouched.
 
     They have work where inputs overlap (fewer or other placeholders), where an input's metadata or
@@ -202,7 +210,7 @@ def _wrappers_are_idle(
     aliases = any(o.output_type.name == "alias_of_input" for o in metadata.output_info)
     return (
         len(graph.graph.find_nodes(op="placeholder")) == arguments
-        and len(graph.graph.output_node().args[0]) == len(gm.graph.output_node().args[0])
+        and len(outputs_of(graph)) == len(outputs_of(gm))
         and not any(info.mutates_metadata for info in inputs)
         and not metadata.tokens
         and not (aliases and any(info.mutates_data for info in inputs))

@@ -21,6 +21,7 @@ NAMES: dict[str, str] = {
     "TracingContext": "torch._guards:TracingContext",
     "tracing": "torch._guards:tracing",
     "detect_fake_mode": "torch._guards:detect_fake_mode",
+    "FakeTensorMode": "torch._subclasses.fake_tensor:FakeTensorMode",
     "DisableAutocast": "torch._C:_DisableAutocast",
     # Exceptions by which Dynamo talks to itself through a backend (capture/dynamo.py).
     "RestartAnalysis": "torch._dynamo.exc:RestartAnalysis",

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_aio import config, log
+from torch_aio import banner, config, log
 from torch_aio.capture import compat
 from torch_aio.capture.aten import Functional, Refused, functional
 from torch_aio.capture.form import into_form, qualified_name
-from torch_aio.capture.gradient import guarded, without_modes
+from torch_aio.capture.gradient import Run, guarded, without_modes
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.compiled import compile_graph
-from torch_aio.errors import CaptureError
+
+_BUFFER = re.compile(r"_(parameters|buffers)\[")
 
 logger = logging.getLogger("torch_aio.capture")
 
@@ -39,6 +40,7 @@ def backend(
     if not config.read().process_mode:
         return gm
     wanted = config.Options.from_mapping(options)
+    banner.at_first_compile()
     counters = compat.counters["aio"]
     name = name_of(gm)
     try:
@@ -62,7 +64,7 @@ def backend(
 
 
 def reset() -> None:
-    """What ``torch.compiler.reset()`` asks of a backend: forget; compiled graphs die with Dynamo's."""
+    """Forget, as ``torch.compiler.reset()`` asks; compiled graphs die with Dynamo's."""
     compat.counters["aio"].clear()
 
 
@@ -72,7 +74,8 @@ backend.reset = reset  # type: ignore[attr-defined]
 def name_of(gm: fx.GraphModule) -> str:
     """What to call a graph in messages: the user's function and where it is."""
     for node in gm.graph.nodes:
-        frame = re.search(r'File "([^"]+)", line (\d+), in (\S+)', node.meta.get("stack_trace") or "")
+        trace = node.meta.get("stack_trace") or ""
+        frame = re.search(r'File "([^"]+)", line (\d+), in (\S+)', trace)
         if frame:
             path, line, function = frame.groups()
             return f"{function} ({path.rsplit('/', 1)[-1]}:{line})"
@@ -97,7 +100,7 @@ def _compile(
         door="torch.compile",
         live=live,
     )
-    run = compile_graph(captured, options)
+    run: Run = compile_graph(captured, options)
     if not traced.plain:
         traced.bind(run)
         run = traced.call
@@ -117,9 +120,7 @@ def _check(examples: Sequence[Any]) -> None:
         if not isinstance(example, torch.Tensor):
             if not isinstance(example, (int, float, torch.SymInt, torch.SymFloat)):
                 raise Refused(f"an input is a {type(example).__name__}, not a tensor or number")
-        elif type(example) not in (torch.Tensor, torch.nn.Parameter) and not isinstance(
-            example, torch.nn.Buffer
-        ):
+        elif type(example) not in (torch.Tensor, torch.nn.Parameter):
             raise Refused(f"an input is a tensor subclass, {type(example).__name__}")
         elif example.device.type != "cpu":
             raise Refused(f"an input is on the device {example.device}")
@@ -130,7 +131,7 @@ def _check(examples: Sequence[Any]) -> None:
 def _constants(
     traced: Functional, examples: Sequence[Any], sources: Sequence[str]
 ) -> dict[int, tuple[str, torch.Tensor]]:
-    """The inputs that are weights: parameters and buffers that the call neither changes nor returns.
+    """The inputs that are weights: parameters and buffers neither changed nor returned.
 
     Static *addresses* (AOT's static_input_indices) are something else: the keys and values of a
     static cache are among them.
@@ -144,11 +145,11 @@ def _constants(
         if isinstance(example, torch.Tensor)
         and i not in traced.mutated
         and i not in traced.returned
-        and (isinstance(example, torch.nn.Parameter) or re.search(r"_(parameters|buffers)\[", source))
+        and (isinstance(example, torch.nn.Parameter) or _BUFFER.search(source))
     }
 
 
-def _without_autocast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
+def _without_autocast(run: Run) -> Run:
     """Autocast is in the graph already, as casts: it must not act on its operators once more."""
     if not torch.is_autocast_enabled("cpu"):
         return run
@@ -162,6 +163,3 @@ def _without_autocast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequen
 
 def _debug() -> bool:
     return logger.isEnabledFor(logging.DEBUG)
-
-
-__all__ = ["CaptureError", "backend", "name_of", "reset"]

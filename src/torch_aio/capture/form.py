@@ -1,5 +1,7 @@
 """From AOT's graph to the graph form of torch-aio (see ARCHITECTURE.md).
 
+What ``into_form`` does::
+
     primals_1, primals_2 = placeholders        w0 = get_attr, meta["name"] = "fc.weight"
     linear(primals_2, primals_1)          ->   linear(x, w0), meta["spec"] = TensorSpec(...)
     meta: val, stack_trace, ...                meta: spec, source, path, name
@@ -7,19 +9,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
 
+from torch_aio.capture.aten import outputs_of
 from torch_aio.capture.specs import spec_of
 from torch_aio.errors import CaptureError
 
 aten = torch.ops.aten
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def into_form(
@@ -38,7 +41,7 @@ def into_form(
     for node in graph.nodes:
         node.meta = _described(node)
     placeholders = graph.find_nodes(op="placeholder")
-    last = placeholders[-1] if placeholders else None
+    last: Any = placeholders[-1] if placeholders else None
     for position, node in enumerate(placeholders):
         if position in constants:
             name, tensor = constants[position]
@@ -57,7 +60,7 @@ def into_form(
         if node.op == "call_function":
             _respell(node)
     output = graph.output_node()
-    output.args = (tuple(output.args[0]),)
+    output.args = (outputs_of(graph_module),)
     return fx.GraphModule(root, graph), live, tuple(arguments)
 
 
@@ -68,7 +71,7 @@ def source_line(trace: str | None) -> str:
     if not own:
         return ""
     path, line, code = own[-1]
-    return f"{os.path.basename(path)}:{line}: {code}"
+    return f"{Path(path).name}:{line}: {code}"
 
 
 def module_path(stack: Mapping[str, tuple[str, Any]] | None) -> str:
@@ -82,8 +85,7 @@ def qualified_name(source: str) -> str:
     """``L['self']._modules['fc']._parameters['weight']`` as ``fc.weight``."""
     name = re.sub(r"\._(?:modules|parameters|buffers)\b", "", source)
     name = re.sub(r"\[['\"]?([^'\"\]]*)['\"]?\]", r".\1", name)
-    root = re.match(r"[LG]\.\w+\.?", name)
-    return name[root.end() :] if root else name
+    return re.sub(r"^[LG]\.\w+\.?", "", name) if source[1:2] == "[" else name
 
 
 class _Names:
@@ -121,6 +123,11 @@ def _constant_after(last: fx.Node, target: str, meta: dict[str, Any]) -> fx.Node
     return constant
 
 
+def _node(argument: Any) -> fx.Node:
+    assert isinstance(argument, fx.Node)
+    return argument
+
+
 def _attribute(root: torch.nn.Module, target: str) -> torch.Tensor:
     value: Any = root
     for part in target.split("."):
@@ -141,4 +148,4 @@ def _respell(node: fx.Node) -> None:
         node.target = aten.alias.default
     elif node.target is aten.copy_.default:
         # It returns what it updates: an output is then visibly an input.
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(_node(node.args[0]))

@@ -38,6 +38,8 @@ class Modes:
 def without_modes(gm: fx.GraphModule) -> tuple[fx.GraphModule, Modes]:
     """``gm`` without the nodes that switch the grad mode (a copy if there are any), and its modes.
 
+    An example::
+
         _set_grad_enabled(False); y = x * 2; _set_grad_enabled(True)   ->   y = x * 2
     """
     if not any(_is_switch(node) for node in gm.graph.nodes):
@@ -110,7 +112,8 @@ class _Differentiable:
         if True not in outputs_differentiable:
             with torch.no_grad():
                 return self.run(*args)
-        return _Recompute.apply(self, outputs_differentiable, *args)
+        answer: Sequence[Any] = _Recompute.apply(self, outputs_differentiable, *args)
+        return answer
 
     def _eagerly(self, args: tuple[Any, ...]) -> Sequence[Any]:
         log.notice_once(
@@ -182,9 +185,7 @@ def _fresh(
             yield tensor.view_as(tensor) if want and tensor is not None else tensor
 
 
-def _differentiable_outputs(
-    outputs: Sequence[Any], args: Sequence[Any]
-) -> tuple[bool, ...] | None:
+def _differentiable_outputs(outputs: Sequence[Any], args: Sequence[Any]) -> tuple[bool, ...] | None:
     """Which outputs require grad; None where outputs share memory with inputs or each other."""
     seen = {_memory(a) for a in args if isinstance(a, torch.Tensor)}
     for output in outputs:
@@ -196,7 +197,7 @@ def _differentiable_outputs(
 
 
 def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _is_switch(node: fx.Node) -> bool:
