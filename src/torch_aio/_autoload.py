@@ -11,7 +11,7 @@ import importlib.util
 import logging
 from collections.abc import Callable
 
-from torch_aio import banner, config, log
+from torch_aio import config, log, num_threads
 from torch_aio.errors import ConfigError
 
 # Modules with an `install()`. The first puts Ampere's names on torch: they stay, with their eager
@@ -40,7 +40,7 @@ def _engine() -> None:
     settings = config.read()
     if not settings.process_mode:
         return
-    banner.apply_threads(settings)
+    num_threads.apply(settings)
     for module in HOOKS:
         _install(module)
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 import torch
 
-from torch_aio import config, cpu, log
+from torch_aio import config, cpu, log, num_threads
 from torch_aio.version import VERSION
-
-_lock = threading.Lock()
-_applied: int | None = None
 
 
 def at_first_compile() -> None:
     """Show the banner (level 2, once) and obey an AIO_NUM_THREADS set after `import torch`."""
     settings = config.read()
-    apply_threads(settings)
+    num_threads.apply(settings)
     log.notice_once("banner", banner(settings), level=logging.INFO)
 
 
@@ -30,12 +26,3 @@ def banner(settings: config.Settings) -> str:
     lines.append(f"MEM_BIND:  {settings.mem_bind:d}")
     lines.append(cpu.platform_info())
     return "\n".join(lines)
-
-
-def apply_threads(settings: config.Settings) -> None:
-    """Give AIO_NUM_THREADS to PyTorch, once per value: a later `set_num_threads` stands."""
-    global _applied  # noqa: PLW0603 - one thread count per process
-    with _lock:
-        if settings.num_threads is not None and settings.num_threads != _applied:
-            _applied = settings.num_threads
-            torch.set_num_threads(settings.num_threads)

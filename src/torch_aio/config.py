@@ -12,115 +12,74 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch_aio import log, parse
 from torch_aio.errors import ConfigError
+from torch_aio.parse import Kind
 
 PREFIX = "AIO_"
 
 
 def _row(
-    default: Any,
-    parser: Callable[[str], Any],
-    text: str,
-    *,
-    valid: str,
-    cache_key: bool = False,
-    later: Any = MISSING,
+    default: Any, kind: Kind, text: str, *, cache_key: bool = False, later: Any = MISSING
 ) -> Any:
     """A row; ``later``: its feature is still to come, and this value asks for nothing of it."""
-    metadata = {"parser": parser, "help": text, "valid": valid, "key": cache_key, "later": later}
+    metadata = {"kind": kind, "help": text, "key": cache_key, "later": later}
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what is not generated is not paid by `import torch`
 class Settings:
     """The values of all AIO_* variables; ``given`` names those that were set."""
 
-    process_mode: bool = _row(True, parse.flag, "engine on or off", valid="0 or 1")
-    num_threads: int | None = _row(
-        None, parse.count, "threads of PyTorch and the engine", valid="a positive integer"
-    )
-    cpu_bind: bool = _row(True, parse.flag, "bind each engine thread to one core", valid="0 or 1")
-    mem_bind: bool = _row(
-        True, parse.flag, "bind engine memory to NUMA node 0", valid="0 or 1", later=False
-    )
+    process_mode: bool = _row(True, parse.FLAG, "engine on or off")
+    num_threads: int | None = _row(None, parse.COUNT, "threads of PyTorch and the engine")
+    cpu_bind: bool = _row(True, parse.FLAG, "bind each engine thread to one core")
+    mem_bind: bool = _row(True, parse.FLAG, "bind engine memory to NUMA node 0", later=False)
     numa_cpus: tuple[int, ...] | None = _row(
-        None, parse.cpus, "cores to use, the first N for N threads", valid='such as "0 1 5"'
+        None, parse.CPUS, "cores to use, the first N for N threads"
     )
-    debug_mode: int = _row(
-        log.DEFAULT_LEVEL, parse.level, "messages: 0 none to 4 all", valid="0, 1, 2, 3 or 4"
-    )
+    debug_mode: int = _row(log.DEFAULT_LEVEL, parse.LEVEL, "messages: 0 none to 4 all")
     implicit_fp16_transform_filter: str = _row(
-        "",
-        parse.regex,
-        "operators whose name matches run in fp16",
-        valid='a regular expression; ".*" is all',
-        cache_key=True,
-        later="",
+        "", parse.REGEX, "operators whose name matches run in fp16", cache_key=True, later=""
     )
     quantize_int8_filter: str = _row(
-        "",
-        parse.regex,
-        "operators whose name matches run in int8",
-        valid='a regular expression; ".*" is all',
-        cache_key=True,
-        later="",
+        "", parse.REGEX, "operators whose name matches run in int8", cache_key=True, later=""
     )
     quantize_int8: str = _row(
-        "", parse.choice("", "ALL"), 'old spelling of AIO_QUANTIZE_INT8_FILTER=".*"', valid="ALL"
+        "", parse.words("ALL"), 'old spelling of AIO_QUANTIZE_INT8_FILTER=".*"'
     )
     quantize_int8_convert_out_dtype: str = _row(
-        "",
-        parse.choice("", "FP16"),
-        "int8 results go straight to fp16",
-        valid="FP16",
-        cache_key=True,
-        later="",
+        "", parse.words("FP16"), "int8 results go straight to fp16", cache_key=True, later=""
     )
     merge_linear: bool = _row(
-        True,
-        parse.flag,
-        "merge linears that read the same input",
-        valid="0 or 1",
-        cache_key=True,
-        later=False,
+        True, parse.FLAG, "merge linears that read the same input", cache_key=True, later=False
     )
     skip_master_thread: bool = _row(
-        False, parse.flag, "no effect: PyTorch and the engine share one team", valid="0 or 1"
+        False, parse.FLAG, "no effect: PyTorch and the engine share one team"
     )
-    profiler: bool = _row(
-        False, parse.flag, "collect a profile by operator", valid="0 or 1", later=False
-    )
-    strict: bool = _row(
-        False, parse.flag, "raise where the engine would fall back to PyTorch", valid="0 or 1"
-    )
+    profiler: bool = _row(False, parse.FLAG, "collect a profile by operator", later=False)
+    strict: bool = _row(False, parse.FLAG, "raise where the engine would fall back to PyTorch")
     winograd: bool = _row(
-        True,
-        parse.flag,
-        "Winograd convolution where it is faster",
-        valid="0 or 1",
-        cache_key=True,
-        later=False,
+        True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True, later=False
     )
     tune: str = _row(
         "fast",
-        parse.choice("off", "fast", "full"),
+        parse.words("off", "fast", "full"),
         "time candidates at the second call",
-        valid="off, fast or full",
         cache_key=True,
         later="off",
     )
-    cache_dir: str = _row(
-        "", parse.path, "folder of compiled kernels (default ~/.cache/torch_aio)", valid="a path"
-    )
-    fuel: int | None = _row(
-        None,
-        parse.count_or_zero,
-        "stop rewriting graphs after so many rewrites (bisection)",
-        valid="an integer, 0 or more",
+    isa: str = _row(
+        "",
+        parse.words("avx2", "avx512", "neon"),
+        "instruction set to use instead of the best one",
         cache_key=True,
+    )
+    cache_dir: str = _row("", parse.PATH, "folder of compiled kernels (default ~/.cache/torch_aio)")
+    fuel: int | None = _row(
+        None, parse.NUMBER, "stop rewriting graphs after so many rewrites", cache_key=True
     )
     given: frozenset[str] = frozenset()
 
@@ -140,16 +99,14 @@ class Settings:
             return Path(tempfile.gettempdir()) / f"torch_aio-{os.getuid()}"
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table: an AIO_* variable."""
 
     name: str
     attribute: str
     default: Any
-    parser: Callable[[str], Any]
+    kind: Kind
     help: str
-    valid: str
     cache_key: bool
     later: Any
 
@@ -163,10 +120,10 @@ class Option:
         if not text.strip():
             return self.default
         try:
-            return self.parser(text.strip())
+            return self.kind.parse(text.strip())
         except ValueError as reason:
             detail = f" ({reason})" if str(reason) else ""
-            raise ConfigError(f"{self.name}={text!r}: must be {self.valid}{detail}") from None
+            raise ConfigError(f"{self.name}={text!r}: must be {self.kind.valid}{detail}") from None
 
 
 OPTIONS: tuple[Option, ...] = tuple(
@@ -174,9 +131,8 @@ OPTIONS: tuple[Option, ...] = tuple(
         name=PREFIX + f.name.upper(),
         attribute=f.name,
         default=f.default,
-        parser=f.metadata["parser"],
+        kind=f.metadata["kind"],
         help=f.metadata["help"],
-        valid=f.metadata["valid"],
         cache_key=f.metadata["key"],
         later=f.metadata["later"],
     )
@@ -206,6 +162,13 @@ def read() -> Settings:
     _notices(settings)
     _memo = (raw, settings)
     return settings
+
+
+def openmp_binds() -> bool:
+    """Whether the user told the OpenMP runtime where its threads belong."""
+    if os.environ.get("OMP_PROC_BIND", "false").strip().lower() not in ("", "false"):
+        return True
+    return any(os.environ.get(name) for name in ("OMP_PLACES", "GOMP_CPU_AFFINITY"))
 
 
 def _check_threads(settings: Settings, omp: str | None) -> None:

@@ -9,9 +9,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MAX_THREADS = 4096
+
+
+class Kind(NamedTuple):
+    """A kind of value: its parser, and what is valid, to follow "must be"."""
+
+    parse: Callable[[str], Any]
+    valid: str
 
 
 def flag(text: str) -> bool:
@@ -54,12 +61,6 @@ def regex(text: str) -> str:
     return text
 
 
-def choice(*valid: str) -> Callable[[str], str]:
-    """One of the words, in either case."""
-    words = {word.lower(): word for word in valid}
-    return lambda text: words[text.lower()] if text.lower() in words else _refuse()
-
-
 def path(text: str) -> str:
     """A path; `~` is the home folder."""
     try:
@@ -94,3 +95,19 @@ def a_path(value: object) -> str:
 
 def _refuse(reason: str = "") -> NoReturn:
     raise ValueError(reason)
+
+
+def words(*valid: str) -> Kind:
+    """One of the words, in either case."""
+    known = {word.lower(): word for word in valid}
+    listed = " or ".join(", ".join(valid).rsplit(", ", 1))
+    return Kind(lambda text: known[text.lower()] if text.lower() in known else _refuse(), listed)
+
+
+FLAG = Kind(flag, "0 or 1")
+COUNT = Kind(count, "a positive integer")
+NUMBER = Kind(count_or_zero, "an integer, 0 or more")
+LEVEL = Kind(level, "0, 1, 2, 3 or 4")
+CPUS = Kind(cpus, 'core numbers such as "0 1 5"')
+REGEX = Kind(regex, 'a regular expression (".*" is all)')
+PATH = Kind(path, "a path")

@@ -59,7 +59,7 @@ def _versions() -> Rows:
 
 
 def _platform() -> Rows:
-    model, limit, found = cpu.model(), cpu.cpu_limit(), isa.detect(cpu.features())
+    model, limit, found = cpu.model(), cpu.cpu_limit(), isa.detect(cpu.features(), config.read().isa)
     caches = (f"L{c.level} {c.size >> 10} KiB (shared by {c.share_count})" for c in cpu.caches())
     nodes = (f"{n}: {len(cpus)} CPUs" for n, cpus in enumerate(cpu.numa_nodes()))
     return (
@@ -86,7 +86,7 @@ def _shown(option: config.Option, settings: config.Settings) -> str:
         text = "" if value is None else str(int(value) if isinstance(value, bool) else value)
     origin = "set" if option.attribute in settings.given else "default"
     later = "" if option.in_effect else ", not yet in effect"
-    return f"{text or '-':8}  {option.help} ({option.valid}; {origin}{later})"
+    return f"{text or '-':8}  {option.help} ({origin}{later}; {option.kind.valid})"
 
 
 def _cache() -> Rows:
