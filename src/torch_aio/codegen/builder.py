@@ -311,6 +311,12 @@ class Builder:
             return self._call(f"llvm.vector.reduce.add.{vector.type.mangled}", element, [vector])
         return self._call(name, element, [self.const(element, -0.0), vector], "reassoc ")
 
+    def any(self, mask: Value) -> Value:
+        """Whether any lane of an i1 vector is set."""
+        if not mask.type.lanes:
+            return mask
+        return self._call(f"llvm.vector.reduce.or.{mask.type.mangled}", i1, [mask])
+
     def cast(self, value: Value, type_: Type) -> Value:
         """Convert numerically, lane by lane; i1 is unsigned, other integers signed."""
         source = value.type

@@ -10,13 +10,22 @@ from collections.abc import Callable
 
 from torch_aio.codegen.types import Value
 from torch_aio.codegen.vmath import arithmetic as a
+from torch_aio.codegen.vmath import division as d
 from torch_aio.codegen.vmath import error as r
 from torch_aio.codegen.vmath import exponential as e
+from torch_aio.codegen.vmath import logarithm as l
+from torch_aio.codegen.vmath import trigonometry as t
 
 LOGICAL = frozenset({"and", "or", "xor", "not"})
 """Operations on truth values: operands of other types are compared with zero first."""
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"}) | LOGICAL
 """Operations that yield bool."""
+
+ARITHMETIC = frozenset(
+    "add sub mul div max min clamp relu neg abs sign sqrt rsqrt reciprocal floor ceil trunc round "
+    "leaky_relu hardswish hardsigmoid where trunc_divide".split()
+)
+"""Operations that are right for every float type; the others are for f32."""
 
 OPS: dict[str, Callable[..., Value]] = {
     "add": a.binary("add"),
@@ -41,13 +50,26 @@ OPS: dict[str, Callable[..., Value]] = {
     "hardswish": a.hardswish,
     "hardsigmoid": a.hardsigmoid,
     "where": a.where,
+    "fmod": d.fmod,
+    "remainder": d.remainder,
+    "floor_divide": d.floor_divide,
+    "trunc_divide": d.trunc_divide,
     "exp": e.exp,
+    "exp2": e.exp2,
     "expm1": e.expm1,
     "sigmoid": e.sigmoid,
     "silu": e.silu,
     "tanh": e.tanh,
     "mish": e.mish,
     "elu": e.elu,
+    "log": l.log,
+    "log2": l.log2,
+    "log10": l.log10,
+    "log1p": l.log1p,
+    "softplus": l.softplus,
+    "pow": l.power,
+    "sin": t.sin,
+    "cos": t.cos,
     "erf": r.erf,
     "gelu": r.gelu,
     "gelu_tanh": r.gelu_tanh,

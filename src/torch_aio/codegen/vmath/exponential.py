@@ -6,6 +6,7 @@ Constants come first in every select: ``select(c > x, c, x)`` keeps a NaN in ``x
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch_aio.codegen.builder import Builder
@@ -62,15 +63,28 @@ def _power_of_two(k: Builder, n: Value, like: Value) -> Value:
     return k.bitcast(k.op("shl", biased, k.const(n.type, 23)), like.type)
 
 
-def exp(k: Builder, x: Value) -> Value:
-    """e**x, 1.3 ulp; overflows to inf, results below 1.2e-38 are right denormals (0.5 ulp more)."""
-    x = clamp_keeping_nan(k, x, -105.0, 89.0)
-    r, n = _reduce(k, x)
+def _scaled(k: Builder, r: Value, n: Value) -> Value:
+    """e**r * 2**n, in two factors because n reaches 128 and -151."""
     p = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
-    p = k.fadd(p, k.const(x.type, 1))
-    half = k.op("ashr", n, k.const(n.type, 1))  # 2**n in two factors: n reaches 128 and -151
+    p = k.fadd(p, k.const(r.type, 1))
+    half = k.op("ashr", n, k.const(n.type, 1))
     rest = k.op("sub", n, half)
-    return k.fmul(k.fmul(p, _power_of_two(k, half, x)), _power_of_two(k, rest, x))
+    return k.fmul(k.fmul(p, _power_of_two(k, half, r)), _power_of_two(k, rest, r))
+
+
+def exp(k: Builder, x: Value) -> Value:
+    """e**x, 1 ulp; overflows to inf, results below 1.2e-38 are right denormals (0.5 ulp more)."""
+    return _scaled(k, *_reduce(k, clamp_keeping_nan(k, x, -105.0, 89.0)))
+
+
+def exp2(k: Builder, x: Value) -> Value:
+    """2**x, 1 ulp; extremes as ``exp``."""
+    x = clamp_keeping_nan(k, x, -151.0, 129.0)
+    shifted = k.fadd(x, k.const(x.type, MAGIC))
+    fraction = k.fsub(x, k.fsub(shifted, k.const(x.type, MAGIC)))
+    integer = vec(i32, x.type.lanes)
+    n = k.op("sub", k.bitcast(shifted, integer), k.const(integer, 0x4B400000))
+    return _scaled(k, k.fmul(fraction, k.const(x.type, math.log(2))), n)
 
 
 def exp_magnitude(k: Builder, x: Value) -> Value:
@@ -117,15 +131,6 @@ def tanh(k: Builder, x: Value) -> Value:
     bounded = k.select(k.fcmp("olt", limit, magnitude), limit, magnitude)
     e = expm1(k, k.fadd(bounded, bounded))
     return copysign(k, k.fdiv(e, k.fadd(e, k.const(x.type, 2))), x)
-
-
-def softplus(k: Builder, x: Value, beta: Value, threshold: Value) -> Value:
-    """log(1 + e**(beta x)) / beta, and x where beta x > threshold."""
-    from torch_aio.codegen.vmath.logarithm import log1p
-
-    scaled = k.fmul(x, beta)
-    curve = k.fdiv(log1p(k, exp(k, scaled)), beta)
-    return k.select(k.fcmp("ogt", scaled, threshold), x, curve)
 
 
 def mish(k: Builder, x: Value) -> Value:
