@@ -7,6 +7,7 @@ operators of aten on tensors that the walk itself created from numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -46,6 +47,7 @@ ALLOWED = frozenset({"aten", "prim", "aio"})
 FROM_DATA = frozenset(
     "aten::" + name for name in "Bool Int Float item IntImplicit FloatImplicit ScalarImplicit".split()
 )
+TENSOR_WRITE = re.compile(r"Tensor\([a-z]+!")  # lists are written as "t[](a!)"
 CONVERT = {"ScalarType": dtype_of, "Layout": layout_of, "MemoryFormat": memory_format_of}
 
 
@@ -70,7 +72,7 @@ class Walker:
 
     def run(self, graph: torch._C.Graph, inputs: Iterable[Any]) -> list[Any]:
         """Walk ``graph`` on these inputs; its outputs."""
-        self.tracks_views = _has_updates(graph)
+        self.tracks_views = has_updates(graph)
         env = {v.debugName(): x for v, x in zip(graph.inputs(), inputs, strict=True)}
         with torch.no_grad():
             return self._block(graph, env)
@@ -297,11 +299,10 @@ def _constant_name(node: Any) -> str:
     return "" if name.isdigit() else name.removeprefix("self.")
 
 
-def _has_updates(block: Any) -> bool:
-    for node in block.nodes():
-        head = node.schema().partition("->")[0]
-        if "!" in head and "[]" not in head.partition("!")[0].rpartition("(")[0][-12:]:
-            return True
-        if any(_has_updates(inner) for inner in node.blocks()):
-            return True
-    return False
+def has_updates(block: Any) -> bool:
+    """Whether an operator left in a graph writes to a tensor."""
+    return any(
+        TENSOR_WRITE.search(node.schema().partition("->")[0])
+        or any(has_updates(inner) for inner in node.blocks())
+        for node in block.nodes()
+    )
