@@ -1,0 +1,133 @@
+"""The register tile that GEMM and convolution share: rows (pixels) of scalars x vectors of weights.
+
+    sums = zeros(k, 6, 2)
+    rows = [Address(pointer) for pointer in pixels]          # or strided_rows(k, base, stride, 6)
+    sums = accumulate(k, sums, rows, weights, [Term(x=0, w=0), Term(x=4, w=64)])
+    sums = reduction(k, sums, rows, 4, weights, 64, count)
+
+Both return ``sums[row][vector]``; ``flat`` and ``tile`` turn them into the carried values of a loop
+and back. A tile of weights is ``vectors`` registers that lie together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch_aio.codegen.builder import Builder, Size
+from torch_aio.codegen.types import Value, f32
+
+Sums = list[list[Value]]
+Load = Callable[[Builder, Value, int, int], Value]
+"""``load(k, weights, offset of the term, vector)``: one vector of a tile of weights, as f32."""
+UNROLL = 4
+"""Terms a loop pass: 12x2 on AVX-512, 6x2 on AVX2 reach 0.99 of the peak in L1; 8 is no better."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A pointer plus byte offsets that are added at each access, so that they fold into it."""
+
+    pointer: Value
+    offsets: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One step of the reduction: byte offsets into every row and (constant) into the weights."""
+
+    x: Size
+    w: int
+
+
+def load_f32(k: Builder, weights: Value, offset: int, vector: int) -> Value:
+    """A vector of f32 weights."""
+    return k.load(k.isa.vector(f32), weights, offset + vector * k.isa.width // 8)
+
+
+def zeros(k: Builder, rows: int, vectors: int) -> Sums:
+    """Sums to begin with."""
+    return [[k.const(k.isa.vector(f32), 0)] * vectors for _ in range(rows)]
+
+
+def flat(sums: Sums) -> list[Value]:
+    """The sums row by row."""
+    return [value for row in sums for value in row]
+
+
+def tile(values: Sequence[Value], vectors: int) -> Sums:
+    """The inverse of ``flat``."""
+    return [list(values[n : n + vectors]) for n in range(0, len(values), vectors)]
+
+
+def strided_rows(k: Builder, base: Value, stride: Size, count: int) -> list[Address]:
+    """Addresses of rows ``stride`` bytes apart, with a pointer for every three of them."""
+    offsets = ((), (stride,), (k.add(stride, stride),))
+    pointers = [k.at(base, k.mul(stride, first)) for first in range(0, count, 3)]
+    return [Address(pointers[r // 3], offsets[r % 3]) for r in range(count)]
+
+
+def accumulate(
+    k: Builder,
+    sums: Sums,
+    rows: Sequence[Address],
+    weights: Value,
+    terms: Sequence[Term],
+    load: Load = load_f32,
+) -> Sums:
+    """``sums[r][v] += x[r] * w[v]`` for every term, unrolled.
+
+    The smaller operand set stays in registers, the other is read between the products: the other
+    order spills (3x4 on AVX2, Zen 3: 97 against 78 GF/s).
+    """
+    sums, columns = tile(flat(sums), len(sums[0])), range(len(sums[0]))
+
+    def x(row: Address) -> Value:
+        return k.broadcast(k.isa.vector(f32), row.pointer, *row.offsets, term.x)
+
+    for term in terms:
+        if len(rows) < len(columns):
+            scalars = [x(row) for row in rows]
+            for v in columns:
+                weight = load(k, weights, term.w, v)
+                for r, scalar in enumerate(scalars):
+                    sums[r][v] = k.fma(scalar, weight, sums[r][v])
+        else:
+            vectors = [load(k, weights, term.w, v) for v in columns]
+            for r, row in enumerate(rows):
+                scalar = x(row)
+                sums[r] = [k.fma(scalar, w, s) for w, s in zip(vectors, sums[r], strict=True)]
+    return sums
+
+
+def reduction(
+    k: Builder,
+    sums: Sums,
+    rows: Sequence[Address],
+    x_step: Size,
+    weights: Value,
+    w_step: int,
+    count: Size,
+    unroll: int = UNROLL,
+    load: Load = load_f32,
+) -> Sums:
+    """Accumulate ``count`` terms, ``x_step`` bytes apart in every row, ``w_step`` in the weights.
+
+    The pointers move with the loop; a second loop takes the terms that ``unroll`` leaves over.
+    """
+    vectors = len(sums[0])
+    pointers = list(dict.fromkeys(row.pointer for row in rows))
+    place = [pointers.index(row.pointer) for row in rows]
+    whole = k.mul(k.udiv(count, unroll), unroll)
+    state = [weights, *pointers, *flat(sums)]
+    for first, last, step in ((0, whole, unroll), (whole, count, 1)):
+        with k.loop(first, last, step, carry=state) as loop:
+            weights, *rest = loop.v
+            pointers, sums = rest[: len(pointers)], tile(rest[len(pointers) :], vectors)
+            moved = [Address(pointers[p], r.offsets) for p, r in zip(place, rows, strict=True)]
+            terms = [Term(k.mul(x_step, n), n * w_step) for n in range(step)]
+            sums = accumulate(k, sums, moved, weights, terms, load)
+            ahead = [k.at(p, k.mul(x_step, step)) for p in pointers]
+            loop.next = [k.at(weights, w_step * step), *ahead, *flat(sums)]
+        state = loop.v
+    return tile(state[1 + len(pointers) :], vectors)
