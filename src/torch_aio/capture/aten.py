@@ -193,10 +193,19 @@ def _refuse_unsuitable(graph: GraphModule) -> None:
             raise Refused(f"the higher-order operator {node.target} is left to PyTorch")
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
-        if torch.Tag.nondeterministic_seeded in node.target.tags:
+        if torch.Tag.nondeterministic_seeded in node.target.tags and _draws(node):
             raise Refused(f"{node.target} draws random numbers (dropout in training mode?)")
         if node.target.overloadpacket.__name__ in _TRAINING:
             raise Refused("batch norm is in training mode")
+
+
+def _draws(node: torch.fx.Node) -> bool:
+    """Whether an operator that can draw random numbers does: attention and LSTM may be told 0."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {a.name: a.default_value for a in schema}
+    given |= dict(zip((a.name for a in schema), node.args, strict=False)) | node.kwargs
+    dropout = given.get("dropout_p", given.get("dropout"))
+    return dropout != 0 and given.get("train") is not False
 
 
 def _wrappers_are_idle(gm: GraphModule, graph: GraphModule, metadata: Any, arguments: int) -> bool:

@@ -101,6 +101,7 @@ class CompiledProgram:
         self._signature = lifted.signature(traced.mutated | traced.returned)
         self._result = _Result(self._unlifted, program)
         self._admitted: set[tuple[int, ...]] = set()
+        self._owned: set[str] = set()
         self._renew()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +141,7 @@ class CompiledProgram:
     ) -> tuple[dict[str, Any], str]:
         """The dict that holds a weight; the modules passed on the way there go to ``modules``."""
         *path, key = target.split(".")
-        for root in (self.module, self._unlifted):
+        for root in (self.module,) if target in self._owned else (self.module, self._unlifted):
             module: Any = root
             way = []
             for part in path:
@@ -153,6 +154,8 @@ class CompiledProgram:
                 for members in (module._parameters, module._buffers, module.__dict__):
                     if isinstance(members.get(key), torch.Tensor):
                         modules.update({id(step[2]): step for step in way})
+                        if root is self.module:
+                            self._owned.add(target)
                         return members, key
         raise InputError(f"the module has no {target} any more: compile it again")
 
