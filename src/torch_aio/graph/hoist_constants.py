@@ -52,9 +52,12 @@ def _is_pure(node: Node) -> bool:
     """Whether ``node`` is a call with the same result each time."""
     if node.op != "call_function" or alias.is_write(node):
         return False
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        return False
-    return not _is_symbolic(spec(node))
+    return not is_random(node) and not _is_symbolic(spec(node))
+
+
+def is_random(node: Node) -> bool:
+    """Whether ``node`` draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _is_symbolic(value: Any) -> bool:

@@ -9,14 +9,24 @@ from dataclasses import dataclass, field
 from torch.fx import GraphModule
 
 from torch_aio.graph.fold_batch_norm import fold_batch_norm
+from torch_aio.graph.fuse_activation import fuse_activation
+from torch_aio.graph.fuse_attention import fuse_attention
+from torch_aio.graph.fuse_norm import fuse_norm
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.normalise import normalise
+from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.rewrite import limited
+from torch_aio.graph.simplify import simplify
 
 Pass = Callable[[GraphModule], int]
 PIPELINE: tuple[Pass, ...] = (
     normalise,
     fold_batch_norm,
+    fuse_norm,
+    fuse_activation,
+    fuse_attention,
+    simplify,
+    reinplace,
     hoist_constants,
 )
 _log = logging.getLogger("torch_aio")

@@ -269,8 +269,7 @@ def _sweep(graph: Graph, rules: Mapping[Any, Rule]) -> int:
         new = _tried(rule, node) if rule is not None else None
         if new is not None:
             fired += replace(node, new)
-    if fired:
-        sweep_dead(graph)
+    sweep_dead(graph)
     return fired
 
 

@@ -19,9 +19,11 @@ def filled(node: Node) -> Value:
     sizes = _sizes(node, out)
     if out is None or sizes is None:
         return None
-    new = emit(node.graph, node, aten.full.default, (sizes, _fill(node)), {"dtype": out.dtype})
-    same = new.args == node.args and dict(new.kwargs) == dict(node.kwargs)
-    return new if not same and is_same(spec(new), out) else None
+    args, kwargs = (sizes, _fill(node)), {"dtype": out.dtype}
+    if node.target is aten.full.default and node.args == args and dict(node.kwargs) == kwargs:
+        return None
+    new = emit(node.graph, node, aten.full.default, args, kwargs)
+    return new if is_same(spec(new), out) else None
 
 
 def _sizes(node: Node, out: Any) -> list[Value] | None:
