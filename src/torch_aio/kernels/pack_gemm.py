@@ -67,7 +67,7 @@ def emit_panel(
     k: Builder, x: Value, x_row: Size, y: Value, place: tuple[Size, Size, Size], vectors: int,
     transposed: bool,
 ) -> None:  # fmt: skip
-    """The panel from column ``place[0]`` of x, which has ``place[1]`` columns of ``place[2]`` terms."""
+    """The panel from column ``place[0]``; x has ``place[1]`` columns of ``place[2]`` terms."""
     column, columns, terms = place
     if transposed:
         with k.loop(0, vectors) as part:
