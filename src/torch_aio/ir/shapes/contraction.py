@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from torch_aio.ir.shapes.layout import broadcast, is_empty
+from torch_aio.ir.shapes.layout import broadcast, dense_like, is_empty
 from torch_aio.ir.shapes.table import Row, rows
 from torch_aio.ir.shapes.view import transpose
 from torch_aio.ir.spec import TensorSpec, contiguous
@@ -60,7 +61,7 @@ def baddbmm(c: TensorSpec, a: TensorSpec, b: TensorSpec, **_: Any) -> TensorSpec
 
 
 def matmul(a: TensorSpec, b: TensorSpec) -> TensorSpec:
-    """numpy's matmul; a matrix times a batch may come out transposed (see ``_folds``)."""
+    """numpy's matmul, row-major (a matrix that requires grad times a batch is not: at::should_fold)."""
     if a.ndim == 1 and b.ndim == 1:
         return dot(a, b)
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
@@ -68,14 +69,7 @@ def matmul(a: TensorSpec, b: TensorSpec) -> TensorSpec:
     rows_ = a.shape[-2:-1] if a.ndim > 1 else ()
     columns = b.shape[-1:] if b.ndim > 1 else ()
     batch = broadcast(a.shape[:-2], b.shape[:-2])
-    if a.ndim == 2 and b.ndim > 2 and _folds(b):
-        return transpose(contiguous((*batch, *columns, *rows_), a.dtype), -2, -1)
     return contiguous((*batch, *rows_, *columns), a.dtype)
-
-
-def _folds(b: TensorSpec) -> bool:
-    # at::native::should_fold never folds matrix @ batch unless the matrix requires a gradient.
-    return False
 
 
 def sdpa(
@@ -89,14 +83,26 @@ def sdpa(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> TensorSpec:
-    """The flash kernel returns ``[batch, length, heads, width]`` transposed, the plain path not."""
+    """The flash kernel allocates like the query (older ones ``[batch, length, heads, width]``
+    transposed), the plain path row-major.
+    """
     shape = (*broadcast(query.shape[:-2], value.shape[:-2]), query.shape[-2], value.shape[-1])
     if enable_gqa:
         shape = (*query.shape[:-1], value.shape[-1])
     if not _flash(query, key, value, attn_mask, dropout_p):
         return contiguous(shape, query.dtype)
+    if _flash_follows_query():
+        return dense_like(query)
     batch, heads, length, width = shape
     return transpose(contiguous((batch, length, heads, width), query.dtype), 1, 2)
+
+
+@lru_cache(maxsize=1)
+def _flash_follows_query() -> bool:
+    """Asked of this PyTorch once, on a few numbers: its release notes do not say."""
+    with torch.no_grad():
+        x = torch.zeros(1, 2, 2, 2)
+        return bool(torch.ops.aten.scaled_dot_product_attention.default(x, x, x).stride(1) == 4)
 
 
 def _flash(

@@ -12,13 +12,14 @@ from torch_aio.ir.shapes.layout import (
     broadcast,
     channels_last,
     dense_like,
+    is_empty,
     iterate,
     suggests_channels_last,
     wrap,
 )
 from torch_aio.ir.shapes.promotion import result_type
 from torch_aio.ir.shapes.table import Row, rows
-from torch_aio.ir.shapes.view import permute
+from torch_aio.ir.shapes.view import permute, slice_
 from torch_aio.ir.spec import TensorSpec, contiguous
 from torch_aio.ir.symbols import Int
 
@@ -32,11 +33,16 @@ def embedding_bag(
     weight: TensorSpec, indices: TensorSpec, offsets: TensorSpec | None = None, *rest: Any
 ) -> tuple[TensorSpec, ...]:
     """Sums of rows; the three bookkeeping outputs as the CPU kernel leaves them."""
-    bags: Int = offsets.shape[0] if offsets is not None else indices.shape[0]
-    if len(rest) > 5 and rest[5]:
-        bags = bags - 1
-    empty = contiguous((0,), indices.dtype)
-    return contiguous((bags, weight.shape[1]), weight.dtype), empty, empty, empty
+    given: Int = offsets.shape[0] if offsets is not None else indices.shape[0]
+    mode = rest[1] if len(rest) > 1 else 0
+    bags = given - 1 if len(rest) > 4 and rest[4] else given
+    out = contiguous((bags, weight.shape[1]), weight.dtype)
+    if mode == 0:
+        sizes = contiguous((given,), indices.dtype)
+        return out, contiguous((0,), indices.dtype), sizes, sizes
+    sizes = contiguous((bags,), indices.dtype)
+    most = contiguous(out.shape, indices.dtype) if mode == 2 else sizes
+    return out, contiguous(indices.shape, indices.dtype), sizes, most
 
 
 def gather(x: TensorSpec, dim: int, index: TensorSpec, *, sparse_grad: bool = False) -> TensorSpec:
@@ -111,6 +117,18 @@ def cat(tensors: Sequence[TensorSpec], dim: int = 0) -> TensorSpec:
     return contiguous(shape, dtype)
 
 
+def roll(x: TensorSpec, shifts: Sequence[int], dims: Sequence[int] = ()) -> TensorSpec:
+    """Two pieces joined the other way round, for each dimension."""
+    if is_empty(x.shape):
+        return dense_like(x)
+    if not dims:
+        return contiguous(x.shape, x.dtype)
+    for shift, dim in zip(shifts, dims, strict=True):
+        start = -shift % x.shape[dim]
+        x = cat([slice_(x, dim, start), slice_(x, dim, 0, start)], dim)
+    return x
+
+
 def stack(tensors: Sequence[TensorSpec], dim: int = 0) -> TensorSpec:
     """Joined along a new dimension."""
     first = tensors[0]
@@ -125,6 +143,12 @@ def stack(tensors: Sequence[TensorSpec], dim: int = 0) -> TensorSpec:
 def updated(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
     """Scatters and fills: a changed clone."""
     return dense_like(x)
+
+
+def embedded(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
+    """``slice_scatter`` ...: a clone that keeps even the gaps of its strides."""
+    overlaps = any(step == 0 and n != 1 for n, step in zip(x.shape, x.stride, strict=True))
+    return dense_like(x) if overlaps else x
 
 
 def scattered(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
@@ -163,13 +187,16 @@ ROWS: tuple[Row, ...] = rows(
     ("concat", cat),
     ("concatenate", cat),
     ("stack", stack),
+    ("roll", roll),
     *(
         (name, updated)
         for name in (
-            "index_put index_copy index_fill.int_Scalar index_add fill copy select_scatter "
-            "slice_scatter diagonal_scatter masked_scatter"
+            "index_put index_fill.int_Scalar fill copy masked_scatter"
         ).split()
     ),
+    ("index_copy", scattered),
+    ("index_add", scattered),
+    *((f"{name}_scatter", embedded) for name in ("select", "slice", "diagonal")),
     ("scatter", scattered),
     ("scatter_add", scattered),
     ("scatter_reduce", scattered),

@@ -10,7 +10,7 @@ import torch
 from torch_aio.ir.shapes.layout import broadcast, dense_like, formatted, iterate, wrap
 from torch_aio.ir.shapes.promotion import float_type, result_type
 from torch_aio.ir.shapes.table import Row, rows
-from torch_aio.ir.spec import TensorSpec
+from torch_aio.ir.spec import TensorSpec, contiguous
 
 
 def pointwise(*operands: Any, dtype: torch.dtype | None, common: torch.dtype | None = None) -> TensorSpec:
@@ -98,13 +98,18 @@ def where(condition: TensorSpec, x: Any, y: Any) -> TensorSpec:
 
 
 def masked_fill(x: TensorSpec, mask: TensorSpec, value: Any) -> TensorSpec:
-    """Out of place: a clone of the expanded input."""
-    shape = broadcast(x.shape, mask.shape)
-    lead = len(shape) - x.ndim
-    stride = (0,) * lead + tuple(
-        0 if x.shape[i] == 1 and shape[lead + i] != 1 else x.stride[i] for i in range(x.ndim)
-    )
-    return dense_like(TensorSpec(shape, x.dtype, stride))
+    """Out of place: a contiguous clone of the expanded input."""
+    return contiguous(broadcast(x.shape, mask.shape), x.dtype)
+
+
+def like_input(x: TensorSpec, *_: Any) -> TensorSpec:
+    """``hardtanh``, ``relu6``: into ``empty_like``, which keeps strides of sizes of one."""
+    return dense_like(x)
+
+
+def row_major(x: TensorSpec, *_: Any) -> TensorSpec:
+    """``log_sigmoid``: always contiguous."""
+    return contiguous(x.shape, x.dtype)
 
 
 def prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
@@ -168,9 +173,9 @@ def alias(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
 
 
 UNARY = (
-    "abs neg negative sign sgn ceil floor round trunc fix frac relu relu6 silu gelu mish hardswish hardsigmoid hardtanh elu "
+    "abs neg negative sign sgn ceil floor round trunc fix frac relu silu gelu mish hardswish hardsigmoid elu "
     "selu celu leaky_relu softplus softshrink hardshrink tanhshrink threshold square bitwise_not positive "
-    "nan_to_num log_sigmoid bernoulli softsign rrelu"
+    "nan_to_num bernoulli softsign rrelu"
 )
 UNARY_FLOAT = (
     "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh "
@@ -203,7 +208,10 @@ ROWS: tuple[Row, ...] = (
     *_all(LOGICAL, logical),
     *_all(ALIAS, alias),
     *_all("div.Tensor_mode div.Scalar_mode divide.Tensor_mode divide.Scalar_mode", div_mode),
-    *_all("lerp", ternary),
+    *_all("lerp.Scalar", binary),
+    *_all("lerp.Tensor", ternary),
+    *_all("hardtanh relu6", like_input),
+    *_all("log_sigmoid", row_major),
     *_all("addcmul addcdiv", addc),
     *rows(
         ("pow.Tensor_Scalar", pow_scalar),

@@ -9,8 +9,10 @@ import torch
 
 from torch_aio.ir.shapes.layout import (
     Shape,
+    channels_last,
     dense_like,
     formatted,
+    is_channels_last_contiguous,
     is_contiguous,
     like_format,
     suggests_channels_last,
@@ -113,13 +115,13 @@ def norm(x: TensorSpec, p: Any = 2, dim: Dims = None, keepdim: bool = False, **_
 
 
 def softmax(x: TensorSpec, dim: int, dtype: Any = None) -> TensorSpec:
-    """Contiguous stays so; else the suggested memory format."""
-    return _softmax(x if dtype in (None, x.dtype) else dense_like(x, dtype), dim, False)
+    """Always contiguous."""
+    wrap(dim, x.ndim)
+    return contiguous(x.shape, dtype or x.dtype)
 
 
 def _softmax(x: TensorSpec, dim: int, half_to_float: bool) -> TensorSpec:
-    wrap(dim, x.ndim)
-    return contiguous(x.shape, x.dtype) if is_contiguous(x) else like_format(x.shape, x.dtype, x)
+    return softmax(x, dim)
 
 
 def scan(x: TensorSpec, dim: int, *, dtype: Any = None) -> TensorSpec:
@@ -147,15 +149,17 @@ def group_norm(x: TensorSpec, groups: int, *_: Any, **__: Any) -> TensorSpec:
 
 
 def rms_norm(x: TensorSpec, normalized_shape: Sequence[int], weight: Any = None, eps: Any = None) -> TensorSpec:
-    """Always contiguous."""
-    return contiguous(x.shape, x.dtype)
+    """Keeps channels-last."""
+    return like_format(x.shape, x.dtype, x)
 
 
 def batch_norm(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
     """Inference: the input's format."""
     if is_contiguous(x):
         return contiguous(x.shape, x.dtype)
-    return like_format(x.shape, x.dtype, x) if suggests_channels_last(x) else contiguous(x.shape, x.dtype)
+    if suggests_channels_last(x) or is_channels_last_contiguous(x):
+        return channels_last(x.shape, x.dtype)
+    return contiguous(x.shape, x.dtype)
 
 
 def native_batch_norm(

@@ -302,7 +302,7 @@ def repeat(x: TensorSpec, repeats: Sequence[int]) -> TensorSpec:
 
 
 def rearranged(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
-    """``flip``, ``roll``: a copy in the input's layout."""
+    """``flip``: a copy in the input's layout."""
     return dense_like(x)
 
 
@@ -350,6 +350,5 @@ ROWS: tuple[Row, ...] = rows(
     ("unfold", unfold),
     ("repeat", repeat),
     ("flip", rearranged),
-    ("roll", rearranged),
     ("pixel_shuffle", pixel_shuffle),
 )

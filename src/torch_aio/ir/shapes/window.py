@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -146,9 +146,16 @@ def _avg_pool(rank: int) -> Any:
         divisor_override: Any = None,
     ) -> TensorSpec:
         size = pooled(x, kernel, stride, padding, 1, ceil_mode, rank)
-        return contiguous(size, x.dtype) if rank == 1 else like_format(size, x.dtype, x)
+        if rank == 1:
+            return _by_rows(lambda rows: like_format((*size[:-1], 1, size[-1]), x.dtype, rows), x)
+        return like_format(size, x.dtype, x)
 
     return shape
+
+
+def _by_rows(function: Callable[[TensorSpec], TensorSpec], x: TensorSpec) -> TensorSpec:
+    """1-d pooling done as 2-d pooling of one row, strides included."""
+    return squeeze_dim(function(unsqueeze(x, -2)), -2)
 
 
 def adaptive_avg_pool(x: TensorSpec, output_size: Sequence[Any]) -> TensorSpec:
@@ -156,6 +163,8 @@ def adaptive_avg_pool(x: TensorSpec, output_size: Sequence[Any]) -> TensorSpec:
     rank = len(output_size)
     sizes = (s if w is None else w for s, w in zip(x.shape[-rank:], output_size, strict=True))
     shape = (*x.shape[:-rank], *sizes)
+    if rank == 1:
+        return _by_rows(lambda row: like_format((*shape[:-1], 1, shape[-1]), x.dtype, row), x)
     if rank == 2 and x.ndim == 4 and tuple(output_size) == (1, 1) and suggests_channels_last(x):
         return channels_last(shape, x.dtype)
     return contiguous(shape, x.dtype) if rank != 2 else like_format(shape, x.dtype, x)
