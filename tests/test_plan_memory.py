@@ -11,7 +11,7 @@ from torch_aio.plan.value import Buffer, Step
 
 def step(reads: list[Buffer], writes: list[Buffer]) -> Step:
     """A step that only touches memory."""
-    return Step(None, 1, {}, tuple(reads), tuple(writes))
+    return Step(SPEC, 1, {}, tuple(reads), tuple(writes))
 
 
 def buffers(count: int, size: int = 100) -> list[Buffer]:

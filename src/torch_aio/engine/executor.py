@@ -9,13 +9,15 @@ from typing import Any
 from torch.fx import GraphModule, Node, map_arg
 
 from torch_aio.engine.constants import ConstantPool
+from torch_aio.plan.plan import Plan
 from torch_aio.runtime.network import Network
 
 
 @dataclass(frozen=True)
 class NetworkItem:
-    """Run ``network`` on the values of ``inputs``; its tensors become the values of ``outputs``."""
+    """Run ``network`` (made from ``plan``) on ``inputs``; its tensors are the values of ``outputs``."""
 
+    plan: Plan
     network: Network
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]

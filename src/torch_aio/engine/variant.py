@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from torch_aio.engine.executor import AtenItem, Executor, Item, NetworkItem, sin
 from torch_aio.graph import pipeline
 from torch_aio.graph.cut import networks
 from torch_aio.ir.symbols import Guards
+from torch_aio.kernels.spec import generate
 from torch_aio.plan.lower import lower
 from torch_aio.plan.lowering import Constant
+from torch_aio.plan.plan import Plan
 from torch_aio.runtime.machine import Machine
 from torch_aio.runtime.network import Network
 
@@ -35,7 +38,7 @@ class Variant:
         self.guards = Guards(dict(env))
         with self.guards.active(), torch.no_grad():
             self.gm = _copy(captured.module)
-            self.report = pipeline.run(self.gm, options)
+            self.report = pipeline.run(self.gm, config.read().fuel)
             self.networks = _networks(self.gm, host, pool)
         self.guarded = bool(self.guards.facts)
         items = _items(self.gm, self.networks)
@@ -59,7 +62,7 @@ class Variant:
                     pool.pack(recipe)
                     if isinstance(recipe, Constant) and pool.depends(recipe, changed)
                     else old
-                    for recipe, old in zip(network.plan.constants, network.constants, strict=True)
+                    for recipe, old in zip(item.plan.constants, network.constants, strict=True)
                 ]
             )
         self.executor.load_constants(pool)
@@ -90,8 +93,16 @@ def _networks(gm: GraphModule, host: Machine, pool: ConstantPool) -> dict[int, N
         outputs = [n for n in nodes if any(user not in inside for user in n.users)]
         outputs = _in_output_order(gm, outputs)
         plan, packed = lower(nodes, inputs, outputs, pool.value, host.isa, guards)
-        result[stage] = NetworkItem(Network(plan, host, packed), tuple(inputs), tuple(outputs))
+        network = Network(plan.bind, _kernels(plan, host), plan.first_constant, host, packed)
+        result[stage] = NetworkItem(plan, network, tuple(inputs), tuple(outputs))
     return result
+
+
+def _kernels(plan: Plan, host: Machine) -> list[int]:
+    return [
+        host.jit.address(step.spec.name, partial(generate, step.spec, host.isa))
+        for step in plan.steps
+    ]
 
 
 def _in_output_order(gm: GraphModule, nodes: Sequence[Node]) -> list[Node]:

@@ -8,6 +8,7 @@ their operands.
 
 from __future__ import annotations
 
+import torch
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph.claim import Verdict
@@ -90,7 +91,8 @@ def _choose(node: Node, row: Row) -> str:
         return "blocked" if row.wants_blocked(node) else "plain"
     if row.layout == "any" and any(_layout(s) == "blocked" for s in node.all_input_nodes):
         spec: TensorSpec = node.meta["spec"]
-        if spec.ndim in (3, 4) and all(_broadcasts(s, spec) for s in node.all_input_nodes):
+        whole = spec.ndim in (3, 4) and spec.dtype == torch.float32
+        if whole and all(_broadcasts(s, spec) for s in node.all_input_nodes):
             return "blocked"
     return "plain"
 
@@ -98,14 +100,17 @@ def _choose(node: Node, row: Row) -> str:
 def _broadcasts(source: Node, spec: TensorSpec) -> bool:
     """Whether an operand can be read beside a blocked value: whole, per channel, or one number."""
     have = source.meta["spec"]
-    if not isinstance(have, TensorSpec) or have.shape == spec.shape:
+    if not isinstance(have, TensorSpec):
         return True
     shape = (1,) * (spec.ndim - have.ndim) + have.shape
     if all(size == 1 for size in shape):
         return True
-    planes_are_one = all(size == 1 for size in shape[2:])
-    whole_channels = shape[1] == spec.shape[1]
-    return planes_are_one and whole_channels and (have.ndim == spec.ndim or _is_constant(source))
+    if have.dtype != torch.float32:
+        return False
+    by_channel = all(size == 1 for size in shape[2:]) and shape[1] == spec.shape[1]
+    if _is_constant(source):
+        return by_channel and shape[0] == 1
+    return have.ndim == spec.ndim and (by_channel or have.shape == spec.shape)
 
 
 def _fits_blocked(node: Node, source: Node, row: Row) -> bool:

@@ -66,6 +66,8 @@ def describe(node: Node) -> str:
 
 def _lower_group(ctx: Lowering, g: Group) -> None:
     ctx.label = g.output.name
+    for node in g.nodes[:-1]:
+        node.meta["fused"] = g.output.name
     row = row_of(g.anchor or g.output)
     assert row is not None
     if row.lower is None:

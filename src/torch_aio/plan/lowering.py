@@ -15,6 +15,7 @@ from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Access, Chain
 from torch_aio.kernels.spec import KernelSpec
+from torch_aio.plan.channels import ChannelLanes, channel_lanes
 from torch_aio.plan.trace import ChainTrace
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, plain, size_of
 
@@ -191,10 +192,20 @@ class Lowering:
             if node is None:
                 accesses.append("full")
                 continue
-            value = self.value(node)
+            value = self._operand(node, output)
             accesses.append(_access(value, spec.shape, channel))
             operands.append(value if value.block else value.expand(spec.shape))
         return trace.chain(accesses), operands
+
+    def _operand(self, node: Node, output: Node) -> Value:
+        """An operand of a chain; a constant beside a blocked output as channel lanes."""
+        have: TensorSpec = node.meta["spec"]
+        spec: TensorSpec = output.meta["spec"]
+        plain_beside_blocked = output.meta.get("layout") == "blocked" and self.is_constant(node)
+        if plain_beside_blocked and any(size != 1 for size in have.shape):
+            lanes = self.constant(node, ChannelLanes(self.isa.block))
+            return channel_lanes(lanes, spec, self.isa.block)
+        return self.value(node)
 
     # ---- buffers --------------------------------------------------------------------------
 

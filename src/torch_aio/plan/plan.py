@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from torch_aio.ir.symbols import Guards, Int, evaluate
 from torch_aio.plan.lowering import Constant, Table
 from torch_aio.plan.memory import lifetimes, phases, place
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value
-
-ARENA, SCRATCH, ERRORS, FIRST = 0, 1, 2, 3
-"""Positions in ``bases[]``: arena, scratch and error word; inputs, outputs, constants follow."""
+from torch_aio.runtime.table import ARENA, FIRST, SCRATCH, Bound
 
 
 @dataclass(frozen=True)
@@ -27,25 +24,6 @@ class TensorPlan:
     shape: tuple[Int, ...]
     stride: tuple[Int, ...]
     dtype: torch.dtype
-
-
-@dataclass
-class Bound:
-    """A plan with numbers: immutable, shared by calls.
-
-    ``blocks`` holds the argument blocks of all steps, ``starts`` where each begins (in i64 slots),
-    ``units`` its work units, ``barriers`` whether a barrier follows. ``outputs`` are shapes, strides
-    and dtypes. ``tables`` are constants that depend on sizes, by constant number.
-    """
-
-    blocks: np.ndarray[Any, np.dtype[np.int64]]
-    starts: list[int]
-    units: list[int]
-    barriers: list[bool]
-    arena_bytes: int
-    scratch_bytes: int
-    outputs: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
-    tables: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -98,13 +76,18 @@ class Plan:
             },
         )
 
+    @property
+    def first_constant(self) -> int:
+        """The position of the first constant in ``bases[]``."""
+        return FIRST + self.inputs + len(self.outputs)
+
     def base_of(self, buffer: Buffer) -> int:
         """The position of a buffer's pointer in ``bases[]``."""
         first = {
             "arena": ARENA - buffer.index,
             "input": FIRST,
             "output": FIRST + self.inputs,
-            "constant": FIRST + self.inputs + len(self.outputs),
+            "constant": self.first_constant,
         }
         return first[buffer.kind] + buffer.index
 

@@ -9,6 +9,7 @@ import torch
 
 from torch_aio.ir.spec import TensorSpec, contiguous_stride
 from torch_aio.ir.symbols import Int, product
+from torch_aio.kernels.spec import KernelSpec
 
 BufferKind = Literal["input", "output", "constant", "arena"]
 
@@ -105,7 +106,7 @@ class Step:
     disjoint parts of it. ``phase`` numbers the stretches between barriers.
     """
 
-    spec: object
+    spec: KernelSpec
     units: Int
     arguments: dict[str, Argument]
     reads: tuple[Buffer, ...]
@@ -115,7 +116,7 @@ class Step:
 
     def flat(self) -> list[Argument]:
         """The arguments in the order of the kernel's parameters."""
-        return [self.arguments[name] for name in self.spec.params.kinds]  # type: ignore[attr-defined]
+        return [self.arguments[name] for name in self.spec.params.kinds]
 
 
 def size_of(shape: tuple[Int, ...], dtype: torch.dtype) -> Int:

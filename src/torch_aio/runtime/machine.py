@@ -12,7 +12,6 @@ from torch_aio import config, cpu, log
 from torch_aio.codegen import isa as isas
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.jit import Jit
-from torch_aio.kernels.spec import KernelSpec, generate
 from torch_aio.runtime.driver import compile_driver
 from torch_aio.runtime.threads import Team, team
 
@@ -25,10 +24,6 @@ class Machine:
     jit: Jit
     run: Callable[[int], None]
     team: Team
-
-    def address(self, spec: KernelSpec) -> int:
-        """The machine code of a kernel."""
-        return self.jit.address(spec.name, lambda: generate(spec, self.isa))
 
 
 _lock = threading.Lock()
@@ -48,7 +43,7 @@ def _machine(name: str) -> Machine | None:
         wanted = name or "AVX2 with FMA and F16C, or Armv8.2 with fp16"
         log.notice_once("isa", f"this CPU has no {wanted}: torch_aio leaves all work to PyTorch")
         return None
-    store = disk.open_cache()
+    store = disk.default()
     jit = Jit(isa, store.get, store.put)
     threads = team()
     return Machine(isa, jit, compile_driver(jit, threads.symbols), threads)

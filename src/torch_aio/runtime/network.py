@@ -1,18 +1,18 @@
-"""A network: a plan with its constants on this machine; a run is one native call."""
+"""A network: steps with their constants on this machine; a run is one native call."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from torch_aio.plan.plan import ARENA, ERRORS, FIRST, SCRATCH, Bound, Plan
 from torch_aio.runtime.arena import ArenaPool
 from torch_aio.runtime.driver import JOB_SLOTS, STEP_SLOTS
 from torch_aio.runtime.machine import Machine
+from torch_aio.runtime.table import ARENA, ERRORS, FIRST, SCRATCH, Bound
 
 MOST_BOUND = 64
 """Bound tables kept a network: sizes beyond these are bound again when they return."""
@@ -53,12 +53,20 @@ class Loaded:
 class Network:
     """Callable on the tensors of its inputs; returns fresh tensors.
 
-    ``constants`` are replaced as a whole by ``load_constants``: calls in flight keep the old ones.
+    ``bind`` gives the table for symbol values, ``kernels`` are the addresses of its steps, ``first``
+    is the position of the constants in ``bases[]``. ``constants`` (None: a table) are replaced as a
+    whole by ``load_constants``: calls in flight keep the old ones.
     """
 
-    def __init__(self, plan: Plan, machine: Machine, constants: Sequence[torch.Tensor | None]) -> None:
-        self.plan, self.machine = plan, machine
-        self._kernels = [machine.address(step.spec) for step in plan.steps]  # type: ignore[arg-type]
+    def __init__(
+        self,
+        bind: Callable[[Mapping[str, int]], Bound],
+        kernels: Sequence[int],
+        first: int,
+        machine: Machine,
+        constants: Sequence[torch.Tensor | None],
+    ) -> None:
+        self._bind, self._kernels, self._first, self._machine = bind, kernels, first, machine
         self._pool = ArenaPool()
         self._loaded: dict[tuple[int, ...], Loaded] = {}
         self.constants: Sequence[torch.Tensor | None] = constants
@@ -84,7 +92,7 @@ class Network:
         except IndexError:
             frame = self._frame(loaded)
         bound, bases = loaded.bound, frame.bases
-        team = self.machine.team.size()
+        team = self._machine.team.size()
         arena = self._pool.take(bound.arena_bytes + team * bound.scratch_bytes)
         bases[ARENA], bases[SCRATCH] = arena.address, arena.address + bound.arena_bytes
         position = FIRST
@@ -98,7 +106,7 @@ class Network:
             position += 1
             outputs.append(output)
         frame.job[3] = team
-        self.machine.run(frame.job_address)
+        self._machine.run(frame.job_address)
         failed, frame.errors.value = frame.errors.value, 0
         self._pool.give(arena)
         loaded.frames.append(frame)
@@ -109,16 +117,15 @@ class Network:
     def _load(self, key: tuple[int, ...], env: Mapping[str, int]) -> Loaded:
         if len(self._loaded) >= MOST_BOUND:
             self._loaded = dict(list(self._loaded.items())[MOST_BOUND // 2 :])
-        loaded = Loaded(self.plan.bind(env), self._kernels)
+        loaded = Loaded(self._bind(env), self._kernels)
         self._loaded[key] = loaded
         return loaded
 
     def _frame(self, loaded: Loaded) -> Frame:
         """A frame that holds on to today's constants."""
-        count = FIRST + self.plan.inputs + len(self.plan.outputs)
         constants, tables = self.constants, loaded.bound.tables
         pointers: list[Any] = [
             tables[i].ctypes.data if i in tables else tensor.data_ptr()  # type: ignore[union-attr]
             for i, tensor in enumerate(constants)
         ]
-        return Frame(loaded, [0] * count + pointers, constants)
+        return Frame(loaded, [0] * self._first + pointers, constants)

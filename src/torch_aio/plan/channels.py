@@ -1,0 +1,43 @@
+"""Values that vary by channel only, as the channel-blocked layout wants them: whole blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from torch_aio.ir.spec import TensorSpec
+from torch_aio.plan.value import Value
+
+
+@dataclass(frozen=True)
+class ChannelLanes:
+    """Packs [C] (or [..., C, 1, 1]) as one number a lane, zeros past C."""
+
+    block: int
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The padded lanes."""
+        flat = tensor.reshape(-1)
+        lanes = -(-flat.numel() // self.block) * self.block
+        return torch.nn.functional.pad(flat, (0, lanes - flat.numel()))
+
+
+@dataclass(frozen=True)
+class LaneMask:
+    """Packs true for each of ``channels``, false for the padding lanes of the last block."""
+
+    channels: int
+    block: int
+
+    def __call__(self) -> torch.Tensor:
+        """The mask, one a lane."""
+        lanes = -(-self.channels // self.block) * self.block
+        return torch.arange(lanes) < self.channels
+
+
+def channel_lanes(value: Value, spec: TensorSpec, block: int) -> Value:
+    """Packed lanes as a blocked value that is the same for every pixel of ``spec``."""
+    ones = (1,) * (spec.ndim - 2)
+    shape = (1, spec.shape[1], *ones)
+    return replace(value, shape=shape, stride=(0, block, 0, 0), block=block)

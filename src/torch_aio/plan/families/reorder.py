@@ -1,0 +1,91 @@
+"""The row of ``aio.reorder``, and the frames of zeros around blocked planes."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from torch_aio.ir.symbols import Int, ceil_div
+from torch_aio.kernels.reorder import Dense, FromBlocked, HaloZero, ToBlocked
+from torch_aio.ops.reorder import reorder
+from torch_aio.plan.lowering import Group, Lowering
+from torch_aio.plan.row import Row
+from torch_aio.plan.value import Value
+
+
+def lower(ctx: Lowering, group: Group) -> None:
+    """Plain to blocked or back; free where planes of one pixel lie alike in both."""
+    node = group.output
+    source, layout = node.args
+    assert isinstance(source, Node)
+    value = ctx.value(source)
+    if layout == "blocked":
+        _to_blocked(ctx, value, ctx.output(node))
+        return
+    n, channels, height, width = planes(value.shape)
+    if node not in ctx.outputs and height == 1 and width == 1:
+        batch, _, _, pixel = value.stride
+        ctx.bind(node, _plain_view(value, batch, pixel))
+        return
+    target = ctx.output(node)
+    batch, block, row, _ = value.byte_stride
+    y_n, y_c, y_h, y_w = plane_strides(target)
+    ctx.step(
+        FromBlocked(dense=_dense(y_c, y_w)),
+        n * ceil_div(channels, value.block) * height,
+        ("y",),
+        x=value, x_batch=batch, x_block=block, x_row=row,
+        y=target, y_n=y_n, y_c=y_c, y_h=y_h, y_w=y_w,
+        channels=channels, height=height, width=width,
+    )  # fmt: skip
+
+
+def clear_halo(ctx: Lowering, value: Value, halo: tuple[int, int]) -> None:
+    """A step that zeroes ``halo`` rows above and below, columns left and right of every plane."""
+    n, channels, height, width = planes(value.shape)
+    batch, block, row, _ = value.byte_stride
+    blocks = ceil_div(channels, value.block)
+    ctx.step(
+        HaloZero(),
+        n * blocks,
+        ("y",),
+        y=value, y_batch=batch, y_block=block, y_row=row, blocks=blocks,
+        height=height, width=width,
+        top=halo[0], bottom=halo[0], left=halo[1], right=halo[1],
+    )  # fmt: skip
+
+
+def planes(shape: tuple[Int, ...]) -> tuple[Int, Int, Int, Int]:
+    """Batch, channels, height and width of a [N, C, H, W] or [N, C, L] shape."""
+    return (shape[0], shape[1], shape[2], shape[3]) if len(shape) == 4 else (*shape[:2], 1, shape[2])
+
+
+def plane_strides(value: Value) -> tuple[Int, Int, Int, Int]:
+    """Byte strides of batch, channel, row and column of a plain value of such a shape."""
+    n, c, *rest = value.byte_stride
+    return (n, c, rest[0], rest[1]) if len(rest) == 2 else (n, c, 0, rest[0])
+
+
+def _to_blocked(ctx: Lowering, value: Value, target: Value) -> None:
+    n, channels, height, width = planes(value.shape)
+    x_n, x_c, x_h, x_w = plane_strides(value)
+    batch, block, row, _ = target.byte_stride
+    ctx.step(
+        ToBlocked(dense=_dense(x_c, x_w)),
+        n * ceil_div(channels, target.block) * height,
+        ("y",),
+        x=value, x_n=x_n, x_c=x_c, x_h=x_h, x_w=x_w,
+        y=target, y_batch=batch, y_block=block, y_row=row,
+        channels=channels, height=height, width=width,
+    )  # fmt: skip
+
+
+def _dense(channel: Int, column: Int) -> Dense:
+    return "w" if column == 4 else "c" if channel == 4 else ""
+
+
+def _plain_view(value: Value, batch: Int, pixel: Int) -> Value:
+    ones = (pixel,) * (len(value.shape) - 2)
+    return Value(value.buffer, value.shape, value.dtype, (batch, 1, *ones), value.offset)
+
+
+ROWS: tuple[Row, ...] = (Row(reorder, "reorder", lower=lower),)
