@@ -7,7 +7,6 @@ an exception would make `import torch` fail in programs that never heard of us.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 from collections.abc import Callable
 
@@ -46,8 +45,7 @@ def _engine() -> None:
 
 
 def _install(module: str) -> None:
-    if importlib.util.find_spec(module) is not None:
-        importlib.import_module(module).install()
+    importlib.import_module(module).install()
 
 
 def _guarded(step: Callable[[], None]) -> None:
