@@ -409,6 +409,9 @@ def test_process_mode_0_returns_the_graph(captured, monkeypatch):
     assert not captured
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.10", reason="PyTorch 2.9 sets levels once, before ours is set"
+)
 def test_torch_logs():
     """TORCH_LOGS="+torch_aio" shows the captured graph."""
     code = (

@@ -130,6 +130,7 @@ def test_programs_and_their_conditions():
         run(torch.randn(7, 4))
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # PyTorch 2.13 about itself
 @torch.no_grad()
 def test_every_stage_of_a_program():
     model = Structured().eval()

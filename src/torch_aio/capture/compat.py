@@ -54,3 +54,9 @@ def source_of(placeholder: torch.fx.Node) -> str:
         source = getattr(placeholder.meta.get("grapharg"), "source", None)
     name = getattr(source, "name", "")
     return str(name() if callable(name) else name)  # a method up to 2.9, a property since
+
+
+def children_of(structure: Any) -> list[Any]:
+    """The parts of a pytree's structure."""
+    children = getattr(structure, "children", None)  # since 2.10
+    return list(children() if children is not None else structure.children_specs)

@@ -250,8 +250,8 @@ class _Lifted:
 
     def signature(self, pinned: frozenset[int]) -> Signature:
         """The program's arguments; ``pinned`` are positions that a call updates or returns."""
-        positional, keyword = self._structure.children()
-        structures = [*positional.children(), *keyword.children()]
+        positional, keyword = compat.children_of(self._structure)
+        structures = [*compat.children_of(positional), *compat.children_of(keyword)]
         names = [f"argument {i}" for i in range(positional.num_children)] + list(keyword.context)
         if self._info is not None and len(self._info.orig_args) == len(names):
             names[: positional.num_children] = self._info.orig_args[: positional.num_children]
@@ -282,7 +282,9 @@ class _Result:
             return "unflatten(outputs)"
         if self._structure.is_leaf():
             return "outputs[0]"
-        if self._structure.type is tuple and all(c.is_leaf() for c in self._structure.children()):
+        if self._structure.type is tuple and all(
+            c.is_leaf() for c in compat.children_of(self._structure)
+        ):
             return "tuple(outputs)"
         return "unflatten(outputs)"
 
