@@ -18,7 +18,7 @@ from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.types import Value, f32
 
 Sums = list[list[Value]]
-Load = Callable[[Builder, Value, int, int], Value]
+Load = Callable[[Builder, Value, Size, int], Value]
 """``load(k, weights, offset of the term, vector)``: one vector of a tile of weights, as f32."""
 UNROLL = 4
 """Terms a loop pass: 12x2 on AVX-512, 6x2 on AVX2 reach 0.99 of the peak in L1; 8 is no better."""
@@ -34,15 +34,15 @@ class Address:
 
 @dataclass(frozen=True)
 class Term:
-    """One step of the reduction: byte offsets into every row and (constant) into the weights."""
+    """One step of the reduction: byte offsets into every row and into the weights."""
 
     x: Size
-    w: int
+    w: Size
 
 
-def load_f32(k: Builder, weights: Value, offset: int, vector: int) -> Value:
+def load_f32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
     """A vector of f32 weights."""
-    return k.load(k.isa.vector(f32), weights, offset + vector * k.isa.width // 8)
+    return k.load(k.isa.vector(f32), weights, offset, vector * k.isa.width // 8)
 
 
 def zeros(k: Builder, rows: int, vectors: int) -> Sums:
@@ -106,7 +106,7 @@ def reduction(
     rows: Sequence[Address],
     x_step: Size,
     weights: Value,
-    w_step: int,
+    w_step: Size,
     count: Size,
     unroll: int = UNROLL,
     load: Load = load_f32,
@@ -125,9 +125,9 @@ def reduction(
             weights, *rest = loop.v
             pointers, sums = rest[: len(pointers)], tile(rest[len(pointers) :], vectors)
             moved = [Address(pointers[p], r.offsets) for p, r in zip(place, rows, strict=True)]
-            terms = [Term(k.mul(x_step, n), n * w_step) for n in range(step)]
+            terms = [Term(k.mul(x_step, n), k.mul(w_step, n)) for n in range(step)]
             sums = accumulate(k, sums, moved, weights, terms, load)
             ahead = [k.at(p, k.mul(x_step, step)) for p in pointers]
-            loop.next = [k.at(weights, w_step * step), *ahead, *flat(sums)]
+            loop.next = [k.at(weights, k.mul(w_step, step)), *ahead, *flat(sums)]
         state = loop.v
     return tile(state[1 + len(pointers) :], vectors)

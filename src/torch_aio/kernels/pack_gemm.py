@@ -28,7 +28,8 @@ class PackedPanels:
         rows = matrix if self.transposed else matrix.transpose(-1, -2)
         padded = functional.pad(rows, (0, 0, 0, -rows.shape[-2] % self.width))
         panels = padded.unflatten(-2, (padded.shape[-2] // self.width, self.width))
-        return panels.transpose(-1, -2).contiguous()
+        packed: torch.Tensor = panels.transpose(-1, -2).contiguous()
+        return packed
 
 
 @dataclass(frozen=True)
