@@ -83,7 +83,7 @@ def child(options: argparse.Namespace, stage: str, folder: str) -> dict[str, Any
         command += [f"--{name}", str(getattr(options, name))]
     settings = {"AIO_CACHE_DIR": f"{folder}/cache", "AIO_DEBUG_MODE": "1"}
     settings["AIO_PROCESS_MODE"] = "0" if options.door == "eager" or stage == "save" else "1"
-    settings["OMP_NUM_THREADS"] = str(options.threads)
+    settings |= {"OMP_NUM_THREADS": str(options.threads), "PYTHONWARNINGS": "ignore"}
     environment = {**os.environ, **settings}
     run = subprocess.run(
         [*command, "--folder", folder], env=environment, stdout=subprocess.PIPE, check=True
