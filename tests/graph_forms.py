@@ -10,6 +10,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from torch_aio.ir import shapes
 from torch_aio.ir.spec import TensorSpec
+from torch_aio.ir.symbols import Expr, evaluate
 
 
 def exported(module: torch.nn.Module, *inputs: torch.Tensor, decompose: bool = True) -> GraphModule:
@@ -96,18 +97,33 @@ class Hand:
 
 
 class SpecChecker(Interpreter):
-    """Runs a graph and asserts that every tensor is what its node's spec says."""
+    """Runs a graph and asserts that every tensor is what its node's spec says.
+
+    ``env`` gives the values of the symbols in specs.
+    """
+
+    def __init__(self, module: GraphModule, env: dict[str, int] | None = None) -> None:
+        super().__init__(module)
+        self.symbols = env or {}
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if n.op != "output":
-            check_spec(n, value)
+        if n.op != "output" and n.meta["spec"] is not None:
+            check_spec(n, value, self.symbols)
         return value
 
 
-def check_spec(node: Node, value: Any) -> None:
+def numbers(found: Any, env: dict[str, int]) -> Any:
+    """A spec with the values of its symbols put in."""
+    if isinstance(found, TensorSpec):
+        shape, stride = (tuple(evaluate(e, env) for e in v) for v in (found.shape, found.stride))
+        return TensorSpec(shape, found.dtype, stride)
+    return evaluate(found, env) if isinstance(found, Expr) else found
+
+
+def check_spec(node: Node, value: Any, env: dict[str, int]) -> None:
     """Assert shape, dtype and strides; strides of sizes 0 and 1 do not matter."""
-    found = node.meta["spec"]
+    found = numbers(node.meta["spec"], env)
     if not isinstance(value, torch.Tensor):
         return
     assert isinstance(found, TensorSpec), node.format_node()

@@ -8,9 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import spec
-from torch_aio.ir.spec import TensorSpec
-from torch_aio.ir.symbols import Expr
+from torch_aio.graph.rewrite import is_symbolic, spec
 
 
 def hoist_constants(gm: GraphModule) -> int:
@@ -52,17 +50,9 @@ def _is_pure(node: Node) -> bool:
     """Whether ``node`` is a call with the same result each time."""
     if node.op != "call_function" or alias.is_write(node):
         return False
-    return not is_random(node) and not _is_symbolic(spec(node))
+    return not is_random(node) and not is_symbolic(spec(node))
 
 
 def is_random(node: Node) -> bool:
     """Whether ``node`` draws random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _is_symbolic(value: Any) -> bool:
-    if isinstance(value, TensorSpec):
-        return any(isinstance(size, Expr) for size in value.shape)
-    if isinstance(value, tuple):
-        return any(_is_symbolic(v) for v in value)
-    return isinstance(value, Expr)

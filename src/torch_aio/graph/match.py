@@ -12,14 +12,25 @@ from torch_aio.graph.rewrite import Value, aten, bind, calls, dim, spec, tensor
 
 
 def number(value: Value) -> float | None:
-    """The number that ``value`` is: a Python number or ``full([], number)``; else None."""
+    """The number that ``value`` is: a Python number, ``full([], number)``, a literal; else None."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if calls(value, aten.full.default) and all(size == 1 for size in spec(value).shape):
         return number(value.args[1])
-    if calls(value, aten._to_copy.default, aten.view.default):
+    if calls(value, aten._to_copy.default, aten.view.default, aten.expand.default):
         return number(value.args[0])
-    return None
+    return _literal(value)
+
+
+def _literal(value: Value) -> float | None:
+    """The number in a tensor that tracing made of ``torch.tensor(0.5)``; no weight is meant."""
+    if not isinstance(value, Node) or value.op != "get_attr" or spec(value).ndim:
+        return None
+    name = value.meta.get("name", "")
+    if name and not name.startswith(("_tensor_constant", "lifted_tensor")):
+        return None
+    held = getattr(value.graph.owning_module, str(value.target))
+    return float(held.item()) if not held.is_complex() else None
 
 
 def is_near(value: float | None, wanted: float) -> bool:

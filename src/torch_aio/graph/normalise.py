@@ -41,6 +41,7 @@ def normalise(gm: GraphModule) -> int:
     relu_(x) -> relu(x); _convolution(..) -> conv2d; addmm(b, x, t(w)) -> linear(x, w, b);
     native_layer_norm + getitem -> layer_norm; size(x, 0) -> 3; assertions go.
     """
+    rewrite.unify(gm)
     count = functional.functionalise(gm) + _drop_assertions(gm)
     return count + rewrite.apply(gm, RULES)
 

@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 
 from torch.fx import GraphModule
 
+from torch_aio.graph.claim import claim
+from torch_aio.graph.cut import cut
 from torch_aio.graph.fold_batch_norm import fold_batch_norm
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
 from torch_aio.graph.fuse_norm import fuse_norm
 from torch_aio.graph.hoist_constants import hoist_constants
+from torch_aio.graph.layout import layout
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.rewrite import limited
 from torch_aio.graph.simplify import simplify
 
 Pass = Callable[[GraphModule], int]
-PIPELINE: tuple[Pass, ...] = (
+REWRITES: tuple[Pass, ...] = (
     normalise,
     fold_batch_norm,
     fuse_norm,
@@ -29,6 +32,12 @@ PIPELINE: tuple[Pass, ...] = (
     reinplace,
     hoist_constants,
 )
+DECISIONS: tuple[Pass, ...] = (
+    claim,
+    cut,
+    layout,
+)
+PIPELINE: tuple[Pass, ...] = (*REWRITES, *DECISIONS)
 _log = logging.getLogger("torch_aio")
 
 
@@ -44,7 +53,9 @@ class Report:
         return sum(self.fired.values())
 
 
-def run(gm: GraphModule, fuel: int | None = None) -> Report:
+def run(
+    gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIPELINE
+) -> Report:
     """Run the pipeline on ``gm`` in place; at most ``fuel`` rewrites fire.
 
     A wrong answer is found by bisection over ``fuel``. Raises RuntimeError naming the pass after
@@ -52,7 +63,7 @@ def run(gm: GraphModule, fuel: int | None = None) -> Report:
     """
     report = Report()
     with limited(fuel):
-        for step in PIPELINE:
+        for step in passes:
             name = step.__name__
             report.fired[name] = step(gm)
             verify(gm, name)

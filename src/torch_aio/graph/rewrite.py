@@ -7,7 +7,7 @@ plain PyTorch and every node's ``meta["spec"]`` is what running it gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch.fx.node import map_arg
 
 from torch_aio.ir import shapes
 from torch_aio.ir.spec import TensorSpec
-from torch_aio.ir.symbols import Int
+from torch_aio.ir.symbols import Expr, Int
 
 aten = torch.ops.aten
 
@@ -209,6 +209,28 @@ def _outer_first(layout: TensorSpec) -> list[int]:
     if layout.is_contiguous or not all(isinstance(s, int) for s in layout.stride):
         return list(range(layout.ndim))
     return sorted(range(layout.ndim), key=lambda d: -layout.stride[d])  # type: ignore[operator]
+
+
+def unify(gm: GraphModule) -> None:
+    """Express all symbolic specs by our own shape functions, so that equal sizes look equal.
+
+    PyTorch writes (s - 2) // 4 where we write ((s - 2) // 2) // 2.
+    """
+    if not any(is_symbolic(spec(n)) for n in gm.graph.find_nodes(op="placeholder")):
+        return
+    for node in gm.graph.nodes:
+        if node.op == "call_function" and not is_effect(node) and "spec" in node.meta:
+            with suppress(NotImplementedError):
+                node.meta["spec"] = infer(node)
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a spec depends on symbols."""
+    if isinstance(value, TensorSpec):
+        return any(isinstance(size, Expr) for size in (*value.shape, *value.stride))
+    if isinstance(value, tuple):
+        return any(is_symbolic(v) for v in value)
+    return isinstance(value, Expr)
 
 
 def respec(gm: GraphModule) -> None:
