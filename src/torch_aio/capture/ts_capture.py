@@ -11,6 +11,7 @@ from torch import fx
 
 from torch_aio import config
 from torch_aio.capture.ts_call import Leaf, fill, filler
+from torch_aio.capture.ts_inplace import is_view
 from torch_aio.capture.ts_symbols import Symbols
 from torch_aio.capture.ts_values import Emitter, Handover, Number, Value
 from torch_aio.capture.ts_walker import Object, Walker
@@ -52,9 +53,21 @@ class Form:
     writes: dict[str, Any]
     updates: bool
 
+    @property
+    def works(self) -> bool:
+        """Whether there is more to do than handing tensors around."""
+        return any(
+            isinstance(node.target, torch._ops.OpOverload)
+            and node.target not in (aten.clone.default, aten.sym_size.int)
+            and not is_view(node.target._schema)
+            for node in self.module.graph.nodes
+        )
+
 
 def compiled(source: Source, form: Form, inputs: int) -> Entry:
-    """Give a traced graph to the engine."""
+    """Give a traced graph to the engine; Handover if it has nothing to compute."""
+    if not form.works:
+        raise Handover("there is nothing to compute")
     captured = Captured(
         module=form.module,
         arguments=tuple(range(inputs)),

@@ -206,17 +206,17 @@ class Runner:
 
 
 def attribute_reads(graph: Any) -> list[str]:
-    """Paths (from ``self``) of the attributes that a graph reads or writes, submodules aside."""
+    """Paths (from ``self``) of the attributes that a graph reads, submodules aside."""
     paths: dict[str, None] = {}
     own = next(iter(graph.inputs())).debugName()
     modules = {own: ""}
-    for node in graph.findAllNodes("prim::GetAttr") + graph.findAllNodes("prim::SetAttr"):
+    for node in graph.findAllNodes("prim::GetAttr"):
         owner = modules.get(next(iter(node.inputs())).debugName())
         if owner is None:
             raise DataDependent("an attribute of an object that is no module")
         path = f"{owner}.{node.s('name')}" if owner else node.s("name")
-        kind = None if node.kind() == "prim::SetAttr" else node.output().type()
-        if kind is not None and kind.kind() == "ClassType" and kind.is_module():
+        kind = node.output().type()
+        if kind.kind() == "ClassType" and kind.is_module():
             modules[node.output().debugName()] = path
         else:
             paths[path] = None

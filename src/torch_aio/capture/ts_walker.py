@@ -191,12 +191,28 @@ class Walker:
             else:
                 positional.append(converted)
         self._locate(node)
+        if op._overloadname.startswith("prim_"):
+            return self._cast(op, positional)
         if ts_inplace.mutates(op._schema):
             return self._update(op, positional, named)
         known = not contains((positional, list(named.values())), (Value, Expr, Number))
         if known and not self._must_emit(op):
             return op(*positional, **named)
         return self._emit(op, positional, named)
+
+    def _cast(self, op: Any, args: list[Any]) -> Any:
+        """``to.prim_*`` take optional arguments as TorchScript has them."""
+        named = dict(zip((a.name for a in op._schema.arguments), args, strict=True))
+        x, dtype = args[0], dtype_of(named.get("dtype"))
+        if named.get("device") not in (None, torch.device("cpu")):
+            raise Handover(f"a tensor is moved to {named['device']}")
+        if not isinstance(x, Value):
+            x = self.emitter.lift(x)
+        if named.get("copy"):
+            return self._emit(torch.ops.aten._to_copy.default, [x], {"dtype": dtype})
+        if dtype in (None, x.spec.dtype):
+            return x
+        return self._emit(torch.ops.aten.to.dtype, [x, dtype], {})
 
     def _emit(self, op: Any, positional: list[Any], named: dict[str, Any]) -> Any:
         if torch.device("cpu") != (named.get("device") or torch.device("cpu")):
