@@ -18,10 +18,11 @@ from typing import Literal
 import torch
 
 from torch_aio.codegen.builder import Builder
+from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Type, Value, bf16, f16, f32, f64, i1, i8, i16, i32, i64, vec
-from torch_aio.codegen.vmath import COMPARISONS, OPS
+from torch_aio.codegen.vmath import ARITHMETIC, COMPARISONS, LOGICAL, OPS
 
-Access = Literal["full", "channel", "row", "scalar"]
+Access = Literal["full", "channel", "row", "scalar", "strided"]
 
 TYPES: dict[str, Type] = {
     "f16": f16, "bf16": bf16, "f32": f32, "f64": f64,
@@ -35,7 +36,11 @@ DTYPES: dict[torch.dtype, str] = {
 
 @dataclass(frozen=True)
 class Input:
-    """An operand: its dtype, and whether it varies like the output, per channel (column), row or not."""
+    """An operand: its dtype, and whether it varies like the output, per channel (column), row or not.
+
+    In an elementwise kernel the access is that of the innermost dimension: full (elements lie
+    together), strided (they do not) or scalar (one for all).
+    """
 
     dtype: str
     access: Access
@@ -86,30 +91,103 @@ class Chain:
         """The dtype of the result."""
         return self.steps[-1].result if self.steps else self.inputs[0].dtype
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether memory and not arithmetic bounds the chain: then several vectors go at once."""
+        return len(self.steps) <= 4 and all(
+            step.op == "cast" or step.op in COMPARISONS or step.op in ARITHMETIC
+            for step in self.steps
+        )
+
     def emit(self, k: Builder, inputs: Sequence[Value]) -> Value:
-        """The result for input vectors of equal lanes (bools as i1), in the result's dtype."""
-        values, lanes = list(inputs), inputs[0].type.lanes
+        """The result for input vectors of equal lanes (bools as i1), in the result's dtype.
+
+        Without inputs (a chain of constants) one lane is computed. Half types are computed in f32
+        and rounded after every step, as eager does.
+        """
+        values, lanes = list(inputs), inputs[0].type.lanes if inputs else 0
         for step in self.steps:
-            type_ = vec(TYPES[step.dtype], lanes)
-            first_is_mask = step.op == "where"
-            args = [
-                _argument(k, values, arg, vec(i1, lanes) if first_is_mask and n == 0 else type_)
-                for n, arg in enumerate(step.args)
-            ]
-            values.append(args[0] if step.op == "cast" else OPS[step.op](k, *args))
-        return values[-1] if self.steps else values[0]
+            values.append(_step(k, step, values, lanes))
+        return values[-1]
 
 
-def load(k: Builder, dtype: str, lanes: int, base: Value, offset: int | Value = 0) -> Value:
-    """A vector of ``dtype`` from memory (bools become i1)."""
-    if dtype == "bool":
-        return k.icmp("ne", k.load(vec(i8, lanes), base, offset), 0)
-    return k.load(vec(TYPES[dtype], lanes), base, offset)
+def _step(k: Builder, step: Step, values: list[Value], lanes: int) -> Value:
+    type_ = vec(TYPES[step.dtype], lanes)
+    if step.op == "cast":
+        return _argument(k, values, step.args[0], type_)
+    half = type_.is_float and type_.bits == 16
+    compute = vec(f32, lanes) if half else type_
+    truth = vec(i1, lanes)
+    args = [
+        _argument(
+            k,
+            values,
+            arg,
+            truth if step.op in LOGICAL or (step.op == "where" and not n) else compute,
+        )
+        for n, arg in enumerate(step.args)
+    ]
+    result = OPS[step.op](k, *args)
+    return k.cast(result, type_) if half and result.type.is_float else result
 
 
-def store(k: Builder, value: Value, base: Value, offset: int | Value = 0) -> None:
-    """A vector to memory (i1 becomes bools)."""
-    k.store(k.cast(value, i8) if value.type.bits == 1 else value, base, offset)
+def load(
+    k: Builder,
+    dtype: str,
+    lanes: int,
+    base: Value,
+    *offsets: int | Value,
+    mask: Value | None = None,
+) -> Value:
+    """A vector of ``dtype`` from memory (bools become i1); lanes outside ``mask`` are not touched."""
+    type_ = vec(i8 if dtype == "bool" else TYPES[dtype], lanes)
+    value = k.masked_load(type_, mask, base, *offsets) if mask else k.load(type_, base, *offsets)
+    return k.icmp("ne", value, 0) if dtype == "bool" else value
+
+
+def load_scalar(k: Builder, dtype: str, lanes: int, base: Value, *offsets: int | Value) -> Value:
+    """One element of ``dtype`` in every lane (bools become i1)."""
+    value = k.splat(k.load(i8 if dtype == "bool" else TYPES[dtype], base, *offsets), lanes)
+    return k.icmp("ne", value, 0) if dtype == "bool" else value
+
+
+def fetch(
+    k: Builder, operand: Input, lanes: int, base: Value, *offsets: int | Value,
+    mask: Value | None = None,
+) -> Value:  # fmt: skip
+    """The operand vector of an epilogue whose vectors run along channels (columns).
+
+    ``base`` plus ``offsets`` is the first element for "full" and "channel", the one element of the
+    row for "row", of all for "scalar".
+    """
+    if operand.access in ("row", "scalar"):
+        return load_scalar(k, operand.dtype, lanes, base, *offsets)
+    return load(k, operand.dtype, lanes, base, *offsets, mask=mask)
+
+
+def store(
+    k: Builder, value: Value, base: Value, *offsets: int | Value, mask: Value | None = None
+) -> None:
+    """A vector to memory (i1 becomes bools), where ``mask``."""
+    value = k.cast(value, i8) if value.type.bits == 1 else value
+    if mask:
+        k.masked_store(value, mask, base, *offsets)
+    else:
+        k.store(value, base, *offsets)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes an element in memory."""
+    return TYPES[dtype].bytes
+
+
+def masks_are_fast(isa: Isa, dtypes: Sequence[str]) -> bool:
+    """Whether masked loads and stores of these types are single instructions.
+
+    Elsewhere LLVM makes a branch per lane of them: a scalar loop is better.
+    """
+    widths = {"avx512": (1, 2, 4, 8), "avx2": (4, 8)}.get(isa.name, ())
+    return all(itemsize(dtype) in widths for dtype in dtypes)
 
 
 def _argument(k: Builder, values: list[Value], arg: int | Const, type_: Type) -> Value:
@@ -120,4 +198,7 @@ def _argument(k: Builder, values: list[Value], arg: int | Const, type_: Type) ->
         if value.type.is_float:
             return k.fcmp("une", value, k.const(value.type, 0))
         return k.icmp("ne", value, 0)
+    if value.type.is_float and not type_.is_float and type_.bits < 32:
+        # through i32, as a C++ cast in eager: out of range the low bits remain
+        return k.cast(k.cast(value, vec(i32, type_.lanes)), type_)
     return k.cast(value, type_)

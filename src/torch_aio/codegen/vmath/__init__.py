@@ -18,7 +18,9 @@ from torch_aio.codegen.vmath import trigonometry as t
 
 LOGICAL = frozenset({"and", "or", "xor", "not"})
 """Operations on truth values: operands of other types are compared with zero first."""
-COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"}) | LOGICAL
+COMPARISONS = (
+    frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"}) | LOGICAL
+)
 """Operations that yield bool."""
 
 ARITHMETIC = frozenset(

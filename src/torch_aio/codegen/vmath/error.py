@@ -6,7 +6,7 @@ import math
 
 from torch_aio.codegen.builder import Builder
 from torch_aio.codegen.types import Value
-from torch_aio.codegen.vmath.exponential import copysign, exp, fabs, horner, tanh
+from torch_aio.codegen.vmath.exponential import copysign, exp_magnitude, fabs, horner, tanh
 
 ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1,
             1.28379166e-1)  # fmt: skip
@@ -20,7 +20,7 @@ def erf(k: Builder, x: Value) -> Value:
     """The error function, 1.2 ulp."""
     t, square = fabs(k, x), k.fmul(x, x)
     far = k.fma(horner(k, ERF_FAR, t), t, k.fneg(t))
-    far = copysign(k, k.fsub(k.const(x.type, 1), exp(k, far)), x)
+    far = copysign(k, k.fsub(k.const(x.type, 1), exp_magnitude(k, far)), x)
     near = k.fma(horner(k, ERF_NEAR, square), x, x)
     return k.select(k.fcmp("ogt", t, k.const(x.type, 0.921875)), far, near)
 
@@ -28,7 +28,9 @@ def erf(k: Builder, x: Value) -> Value:
 def gelu(k: Builder, x: Value) -> Value:
     """x (1 + erf(x / sqrt 2)) / 2; absolute error below 3 eps |x| in the negative tail, else 3 ulp."""
     half = k.fmul(x, k.const(x.type, 0.5))
-    return k.fmul(half, k.fadd(k.const(x.type, 1), erf(k, k.fmul(x, k.const(x.type, math.sqrt(0.5))))))
+    return k.fmul(
+        half, k.fadd(k.const(x.type, 1), erf(k, k.fmul(x, k.const(x.type, math.sqrt(0.5)))))
+    )
 
 
 def gelu_tanh(k: Builder, x: Value) -> Value:

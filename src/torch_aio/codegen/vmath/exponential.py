@@ -87,14 +87,26 @@ def exp2(k: Builder, x: Value) -> Value:
     return _scaled(k, k.fmul(fraction, k.const(x.type, math.log(2))), n)
 
 
+def _exp_moderate(k: Builder, x: Value) -> Value:
+    """e**x for -87 <= x <= 88: one factor of two less than ``exp``."""
+    r, n = _reduce(k, x)
+    p = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
+    return k.fmul(k.fadd(p, k.const(x.type, 1)), _power_of_two(k, n, x))
+
+
 def exp_magnitude(k: Builder, x: Value) -> Value:
-    """e**x for x <= 0 (softmax): as ``exp``, but results below 2.4e-38 are zero; three operations less."""
+    """e**x for x <= 0 (softmax), 1 ulp; results below 2.4e-38 are zero."""
     floor = k.const(x.type, -87.0)
     flushed = k.fcmp("olt", x, floor)
-    r, n = _reduce(k, k.select(k.fcmp("ogt", floor, x), floor, x))
-    p = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
-    p = k.fadd(p, k.const(x.type, 1))
-    return k.select(flushed, k.const(x.type, 0), k.fmul(p, _power_of_two(k, n, x)))
+    value = _exp_moderate(k, k.select(k.fcmp("ogt", floor, x), floor, x))
+    return k.select(flushed, k.const(x.type, 0), value)
+
+
+def _one_plus_exp_negative(k: Builder, x: Value) -> Value:
+    """1 + e**-x, inf below -88."""
+    e = _exp_moderate(k, clamp_keeping_nan(k, k.fneg(x), -87.0, 88.0))
+    e = k.select(k.fcmp("olt", x, k.const(x.type, -88.0)), k.const(x.type, math.inf), e)
+    return k.fadd(k.const(x.type, 1), e)
 
 
 def expm1(k: Builder, x: Value) -> Value:
@@ -114,22 +126,24 @@ def expm1(k: Builder, x: Value) -> Value:
 
 
 def sigmoid(k: Builder, x: Value) -> Value:
-    """1 / (1 + e**-x), 2.5 ulp; 0 below -88.7."""
-    one = k.const(x.type, 1)
-    return k.fdiv(one, k.fadd(one, exp(k, k.fneg(x))))
+    """1 / (1 + e**-x), 2.5 ulp; 0 below -88."""
+    return k.fdiv(k.const(x.type, 1), _one_plus_exp_negative(k, x))
 
 
 def silu(k: Builder, x: Value) -> Value:
-    """x / (1 + e**-x), 3 ulp; NaN at -inf, as eager."""
-    return k.fdiv(x, k.fadd(k.const(x.type, 1), exp(k, k.fneg(x))))
+    """x / (1 + e**-x), 3 ulp; -0 below -88, NaN at -inf as eager."""
+    return k.fdiv(x, _one_plus_exp_negative(k, x))
 
 
 def tanh(k: Builder, x: Value) -> Value:
-    """tanh x = e / (e + 2) with e = e**(2|x|) - 1; 2 ulp."""
+    """tanh x = e / (e + 2) with e = e**(2|x|) - 1; 2.5 ulp."""
     magnitude = fabs(k, x)
     limit = k.const(x.type, 10)
     bounded = k.select(k.fcmp("olt", limit, magnitude), limit, magnitude)
-    e = expm1(k, k.fadd(bounded, bounded))
+    r, n = _reduce(k, k.fadd(bounded, bounded))
+    q = k.fma(horner(k, EXP_TAIL, r), k.fmul(r, r), r)
+    scale = _power_of_two(k, n, x)
+    e = k.fma(q, scale, k.fsub(scale, k.const(x.type, 1)))
     return copysign(k, k.fdiv(e, k.fadd(e, k.const(x.type, 2))), x)
 
 

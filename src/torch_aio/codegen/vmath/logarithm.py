@@ -112,9 +112,7 @@ def _log2_f64(k: Builder, x: Value) -> Value:
     """log2 of f64 vectors that hold positive f32 numbers; relative error 2**-42."""
     wide = vec(i64, x.type.lanes)
     bits, shift = k.bitcast(x, wide), k.const(wide, 52)
-    biased = k.op(
-        "lshr", k.op("add", bits, k.const(wide, (0x3FF << 52) - SQRT_HALF_64)), shift
-    )
+    biased = k.op("lshr", k.op("add", bits, k.const(wide, (0x3FF << 52) - SQRT_HALF_64)), shift)
     m = k.op("sub", bits, k.op("shl", k.op("sub", biased, k.const(wide, 1023)), shift))
     m = k.bitcast(m, x.type)
     e = k.bitcast(k.op("or", biased, k.const(wide, 0x433 << 52)), x.type)
@@ -141,8 +139,12 @@ def power(k: Builder, x: Value, y: Value) -> Value:
     one, inf = k.const(x.type, 1), k.const(x.type, math.inf)
     magnitude = fabs(k, x)
     logarithm = _log2_f64(k, k.cast(magnitude, f64))
-    ends = k.cast(k.select(k.fcmp("oeq", magnitude, k.const(x.type, 0)), k.fneg(inf), magnitude), f64)
-    finite = k.op("and", k.fcmp("olt", magnitude, inf), k.fcmp("ogt", magnitude, k.const(x.type, 0)))
+    ends = k.cast(
+        k.select(k.fcmp("oeq", magnitude, k.const(x.type, 0)), k.fneg(inf), magnitude), f64
+    )
+    finite = k.op(
+        "and", k.fcmp("olt", magnitude, inf), k.fcmp("ogt", magnitude, k.const(x.type, 0))
+    )
     logarithm = k.select(finite, logarithm, ends)
     exponent = k.fmul(k.cast(y, f64), logarithm)
     unit = k.op("and", k.fcmp("oeq", magnitude, one), k.fcmp("ord", y, y))
