@@ -1,4 +1,4 @@
-"""A chain: a fused elementwise program, the body of an elementwise kernel or the epilogue of another.
+"""A chain: a fused elementwise program, body of an elementwise kernel or epilogue of another.
 
     Chain(inputs=(Input("f32", "full"), Input("f32", "channel"), Input("f32", "full")),
           steps=(Step("add", (0, 1), "f32"), Step("gelu", (3,), "f32"), Step("add", (4, 2), "f32")))
@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from torch_aio.codegen.builder import Builder
+from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Type, Value, bf16, f16, f32, f64, i1, i8, i16, i32, i64, vec
 from torch_aio.codegen.vmath import ARITHMETIC, COMPARISONS, LOGICAL, OPS
@@ -30,13 +30,14 @@ TYPES: dict[str, Type] = {
 }  # fmt: skip
 DTYPES: dict[torch.dtype, str] = {
     torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32", torch.float64: "f64",
-    torch.bool: "bool", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64",
+    torch.bool: "bool", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32",
+    torch.int64: "i64",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Input:
-    """An operand: its dtype, and whether it varies like the output, per channel (column), row or not.
+    """An operand: its dtype, and whether it varies like the output, per channel, per row or not.
 
     In an elementwise kernel the access is that of the innermost dimension: full (elements lie
     together), strided (they do not) or scalar (one for all).
@@ -79,7 +80,7 @@ class Chain:
 
     @cached_property
     def name(self) -> str:
-        """A short name that is unique for the chain: ``bias_gelu_1f3a9c``, ``""`` for the identity."""
+        """A short name, unique for the chain: ``bias_gelu_1f3a9c``, ``""`` for the identity."""
         if self == Chain(self.inputs[:1]) and self.inputs[0].dtype == "f32":
             return ""
         words = "_".join(step.op for step in self.steps[:4])
@@ -117,14 +118,9 @@ def _step(k: Builder, step: Step, values: list[Value], lanes: int) -> Value:
         return _argument(k, values, step.args[0], type_)
     half = type_.is_float and type_.bits == 16
     compute = vec(f32, lanes) if half else type_
-    truth = vec(i1, lanes)
+    truth, logical = vec(i1, lanes), step.op in LOGICAL
     args = [
-        _argument(
-            k,
-            values,
-            arg,
-            truth if step.op in LOGICAL or (step.op == "where" and not n) else compute,
-        )
+        _argument(k, values, arg, truth if logical or (step.op == "where" and not n) else compute)
         for n, arg in enumerate(step.args)
     ]
     result = OPS[step.op](k, *args)
@@ -136,23 +132,23 @@ def load(
     dtype: str,
     lanes: int,
     base: Value,
-    *offsets: int | Value,
+    *offsets: Size,
     mask: Value | None = None,
 ) -> Value:
-    """A vector of ``dtype`` from memory (bools become i1); lanes outside ``mask`` are not touched."""
+    """A vector of ``dtype`` from memory (bools become i1); only lanes in ``mask`` are touched."""
     type_ = vec(i8 if dtype == "bool" else TYPES[dtype], lanes)
     value = k.masked_load(type_, mask, base, *offsets) if mask else k.load(type_, base, *offsets)
     return k.icmp("ne", value, 0) if dtype == "bool" else value
 
 
-def load_scalar(k: Builder, dtype: str, lanes: int, base: Value, *offsets: int | Value) -> Value:
+def load_scalar(k: Builder, dtype: str, lanes: int, base: Value, *offsets: Size) -> Value:
     """One element of ``dtype`` in every lane (bools become i1)."""
     value = k.splat(k.load(i8 if dtype == "bool" else TYPES[dtype], base, *offsets), lanes)
     return k.icmp("ne", value, 0) if dtype == "bool" else value
 
 
 def fetch(
-    k: Builder, operand: Input, lanes: int, base: Value, *offsets: int | Value,
+    k: Builder, operand: Input, lanes: int, base: Value, *offsets: Size,
     mask: Value | None = None,
 ) -> Value:  # fmt: skip
     """The operand vector of an epilogue whose vectors run along channels (columns).
@@ -165,9 +161,7 @@ def fetch(
     return load(k, operand.dtype, lanes, base, *offsets, mask=mask)
 
 
-def store(
-    k: Builder, value: Value, base: Value, *offsets: int | Value, mask: Value | None = None
-) -> None:
+def store(k: Builder, value: Value, base: Value, *offsets: Size, mask: Value | None = None) -> None:
     """A vector to memory (i1 becomes bools), where ``mask``."""
     value = k.cast(value, i8) if value.type.bits == 1 else value
     if mask:

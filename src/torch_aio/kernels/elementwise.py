@@ -24,8 +24,8 @@ UNROLL = 4
 class ElementwiseSpec(KernelSpec):
     """y[i...] = chain(x0[i...], x1[i...], ...) for an index of ``rank`` dimensions.
 
-    Parameters: ``n<d>`` sizes; ``y`` and ``x<j>`` with byte strides ``y_<d>``, ``x<j>_<d>`` (the last
-    dimension's only where strided); ``rows`` and ``cols``, the tile: a unit is ``rows`` of the last
+    Parameters: ``n<d>`` sizes; ``y`` and ``x<j>`` with byte strides ``y_<d>``, ``x<j>_<d>`` (the
+    last dimension's only where strided); ``rows`` and ``cols``, the tile: a unit is ``rows`` of the last
     but one dimension (if there is one) times ``cols`` of the last.
     Units: n0 * ... * ceil(n[-2] / rows) * ceil(n[-1] / cols).
     ``output`` is the access of y: full or strided.
@@ -165,7 +165,7 @@ class Row:
             self.fixed.append(fixed)
 
     def compute(self, columns: Sequence[Size], lanes: int, mask: Value | None = None) -> None:
-        """The results of ``lanes`` (0: one) columns from each of ``columns``; loads before stores."""
+        """The results of ``lanes`` columns (0: one) from each of ``columns``; loads come first."""
         loaded = [
             [self._load(j + 1, i, column, lanes, mask) for j, i in enumerate(self.spec.inputs)]
             for column in columns

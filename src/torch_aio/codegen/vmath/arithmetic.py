@@ -1,4 +1,4 @@
-"""Arithmetic, rounding, minimum and maximum, and activations made of them; float and integer vectors."""
+"""Arithmetic, rounding, minimum and maximum, comparisons, and activations made of these."""
 
 from __future__ import annotations
 

@@ -26,11 +26,10 @@ def erf(k: Builder, x: Value) -> Value:
 
 
 def gelu(k: Builder, x: Value) -> Value:
-    """x (1 + erf(x / sqrt 2)) / 2; absolute error below 3 eps |x| in the negative tail, else 3 ulp."""
+    """x (1 + erf(x / sqrt 2)) / 2, 3 ulp; in the negative tail within 3 eps |x|."""
     half = k.fmul(x, k.const(x.type, 0.5))
-    return k.fmul(
-        half, k.fadd(k.const(x.type, 1), erf(k, k.fmul(x, k.const(x.type, math.sqrt(0.5)))))
-    )
+    normal = erf(k, k.fmul(x, k.const(x.type, math.sqrt(0.5))))
+    return k.fmul(half, k.fadd(k.const(x.type, 1), normal))
 
 
 def gelu_tanh(k: Builder, x: Value) -> Value:

@@ -136,22 +136,18 @@ def _exp2_f64(k: Builder, t: Value) -> Value:
 
 def power(k: Builder, x: Value, y: Value) -> Value:
     """x**y with the special cases of C's pow; 0.6 ulp."""
-    one, inf = k.const(x.type, 1), k.const(x.type, math.inf)
+    zero, one, inf = (k.const(x.type, c) for c in (0, 1, math.inf))
     magnitude = fabs(k, x)
     logarithm = _log2_f64(k, k.cast(magnitude, f64))
-    ends = k.cast(
-        k.select(k.fcmp("oeq", magnitude, k.const(x.type, 0)), k.fneg(inf), magnitude), f64
-    )
-    finite = k.op(
-        "and", k.fcmp("olt", magnitude, inf), k.fcmp("ogt", magnitude, k.const(x.type, 0))
-    )
-    logarithm = k.select(finite, logarithm, ends)
+    ends = k.select(k.fcmp("oeq", magnitude, zero), k.fneg(inf), magnitude)
+    finite = k.op("and", k.fcmp("olt", magnitude, inf), k.fcmp("ogt", magnitude, zero))
+    logarithm = k.select(finite, logarithm, k.cast(ends, f64))
     exponent = k.fmul(k.cast(y, f64), logarithm)
     unit = k.op("and", k.fcmp("oeq", magnitude, one), k.fcmp("ord", y, y))
     exponent = k.select(unit, k.const(exponent.type, 0), exponent)
     result = k.cast(_exp2_f64(k, exponent), f32)
     result = _signed(k, x, y, result)
-    trivial = k.op("or", k.fcmp("oeq", x, one), k.fcmp("oeq", y, k.const(x.type, 0)))
+    trivial = k.op("or", k.fcmp("oeq", x, one), k.fcmp("oeq", y, zero))
     return k.select(trivial, one, result)
 
 

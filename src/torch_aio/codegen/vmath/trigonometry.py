@@ -1,7 +1,7 @@
 """Sine and cosine; f32 vectors.
 
-Up to 1e5 the argument is reduced in f32 with pi/2 in three parts; a vector with a larger lane takes a
-scalar loop with 256 bits of 2/pi (M. Payne, R. Hanek), so every finite argument is right.
+Up to 1e5 the argument is reduced in f32 with pi/2 in three parts; a vector with a larger lane takes
+a scalar loop with 256 bits of 2/pi (M. Payne, R. Hanek), so every finite argument is right.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from torch_aio.codegen.builder import Builder
-from torch_aio.codegen.types import Type, Value, f32, f64, i1, i32, i64, vec
+from torch_aio.codegen.types import Type, Value, f32, f64, i32, i64, vec
 from torch_aio.codegen.vmath.exponential import MAGIC, copysign, fabs, horner
 
 HALF_PI = (1.57079637050628662109375, -4.371138828673793e-08, -1.7151245100058819e-15)
