@@ -10,6 +10,8 @@ from torch.fx import GraphModule
 
 from torch_aio.graph.claim import claim
 from torch_aio.graph.cut import cut
+from torch_aio.graph.drop_copies import drop_copies
+from torch_aio.graph.drop_masks import drop_masks
 from torch_aio.graph.fold_batch_norm import fold_batch_norm
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
@@ -29,6 +31,8 @@ REWRITES: tuple[Pass, ...] = (
     fuse_activation,
     fuse_attention,
     simplify,
+    drop_masks,
+    drop_copies,
     reinplace,
     hoist_constants,
 )

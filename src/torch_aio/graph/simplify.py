@@ -18,9 +18,11 @@ from torch_aio.graph.rewrite import (
     is_same,
     only_user,
     replace,
+    same_int,
     spec,
 )
 from torch_aio.graph.spelling import copies, views
+from torch_aio.ir.symbols import Int
 
 
 def simplify(gm: GraphModule) -> int:
@@ -75,6 +77,7 @@ def reshaped(node: Node) -> Value:
     """view(view(x, a), b) -> view(x, b); reshape(clone(x), b) -> reshape(x, b)."""
     source, shape = node.args[:2]
     changed = views.reshape(node)
+    changed = split_first(node) if changed is None else changed
     if changed is not None:
         return changed
     if not calls(source, aten.view.default, aten.reshape.default, aten.clone.default):
@@ -90,9 +93,52 @@ def reshaped(node: Node) -> Value:
     return new if is_same(spec(new), spec(node)) else None
 
 
+def split_first(node: Node) -> Value:
+    """view(permute(view(x, [l, b * h, d])), [b, h, l, d]) -> permute(view(x, [l, b, h, d])).
+
+    A view that only splits dimensions is legal on any strides, so what lies before the permutation
+    need not be contiguous, and both views become one.
+    """
+    turned, shape = node.args[:2]
+    if not calls(turned, aten.permute.default, aten.transpose.int):
+        return None
+    inner = turned.args[0]
+    groups = _split(spec(turned).shape, spec(node).shape)
+    if groups is None or not calls(inner, aten.view.default, aten.reshape.default):
+        return None
+    place: list[int] = []
+    for d in range(len(groups)):
+        place += groups[_order(turned).index(d)]
+    sizes = [shape[out] for out in place]  # type: ignore[index]
+    new = emit(node.graph, node, aten.view.default, (inner, sizes))
+    order = [place.index(out) for out in range(len(place))]
+    new = emit(node.graph, node, aten.permute.default, (new, order))
+    return new if is_same(spec(new), spec(node)) else None
+
+
+def _split(old: tuple[Int, ...], new: tuple[Int, ...]) -> list[list[int]] | None:
+    """For each old dimension the new ones it is split into; None if the view does more than that."""
+    groups: list[list[int]] = []
+    at = 0
+    for size in old:
+        group: list[int] = []
+        total: Int = 1
+        while at < len(new) and not (group and same_int(total, size)):
+            group.append(at)
+            total = total * new[at]
+            at += 1
+        if not group or not same_int(total, size):
+            return None
+        groups.append(group)
+    splits = at == len(new) and len(new) > len(old)
+    return groups if splits else None
+
+
 def squeezed(node: Node) -> Value:
-    """squeeze(unsqueeze(x, d), [d]) -> x."""
+    """squeeze(unsqueeze(x, d), [d]) -> x; with a permutation between -> permute(x)."""
     source = node.args[0]
+    if calls(source, aten.permute.default, aten.transpose.int) and len(node.args[1]) == 1:  # type: ignore[arg-type]
+        return _squeezed_permutation(node, source)
     if calls(source, aten.unsqueeze.default):
         x = source.args[0]
         assert isinstance(x, Node)
@@ -101,6 +147,18 @@ def squeezed(node: Node) -> Value:
             if list(node.args[1]) == [at]:  # type: ignore[arg-type]
                 return x
     return views.squeeze(node)
+
+
+def _squeezed_permutation(node: Node, turned: Node) -> Value:
+    raised, order = turned.args[0], _order(turned)
+    if not calls(raised, aten.unsqueeze.default):
+        return None
+    gone = dim(node.args[1][0], len(order))  # type: ignore[index,arg-type]
+    at = dim(raised.args[1], len(order))
+    if order[gone] != at:
+        return None
+    rest = [d - (d > at) for d in order if d != at]
+    return emit(node.graph, node, aten.permute.default, (raised.args[0], rest))
 
 
 def cloned(node: Node) -> Value:
