@@ -15,23 +15,12 @@ from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.ir.symbols import Int
-from torch_aio.kernels import microkernel
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR, MatrixEpilogue, operand_params
-from torch_aio.kernels.microkernel import Address
+from torch_aio.kernels.panel import Panel, panel_columns
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
-
-
-def smaller_tiles(rows: int) -> tuple[int, ...]:
-    """Rows of the register tiles for what full ones leave over: powers of two, every other one."""
-    return (8, 4, 1) if rows > 8 else tuple(r for r in (4, 2, 1) if r < rows)
-
-
-def panel_columns(isa: Isa, tile: tuple[int, int]) -> int:
-    """Columns of a packed panel of B for a register tile."""
-    return tile[1] * isa.lanes(f32)
 
 
 def scratch_bytes(isa: Isa, tile: tuple[int, int], block_rows: Int) -> Int:
@@ -87,48 +76,11 @@ class Gemm(KernelSpec):
                 terms = k.min(p.chunk, k.sub(p.k, chunk.i))
                 a_chunk = k.at(a, k.mul(chunk.i, BYTES))
                 b_chunk = k.at(b, k.mul(chunk.i, width * BYTES))
-                self._chunk(k, a_chunk, b_chunk, rows, terms, k.icmp("ne", chunk.i, 0))
+                late = k.icmp("ne", chunk.i, 0)
+                product = Panel(self.tile, a_chunk, p.a_row, b_chunk, terms)
+                product.emit(k, rows, p.tiles, width * BYTES, late)
             epilogue = MatrixEpilogue.at(k, self.chain, outer, inner)
             self._finish(k, epilogue, c, (first, rows), column)
-
-    def _chunk(
-        self, k: Builder, a: Value, b: Value, rows: Size, terms: Size, late: Value
-    ) -> None:
-        """All rows of the unit over one chunk of the panel: full tiles, then one smaller."""
-        count = self.tile[0]
-        smaller = smaller_tiles(count)
-        full = k.mul(k.udiv(rows, count), count)
-        rest = k.sub(rows, full)
-        ragged = k.icmp("sgt", rest, smaller[0] if smaller else 0)
-        end = k.select(ragged, k.size(rows), k.size(full))
-        with k.loop(0, end, count) as tile:
-            self._tile(k, a, b, (tile.i, rows, count), terms, late)
-        for count, below in zip(smaller, (*smaller[1:], 0), strict=True):
-            fits = k.op("and", k.icmp("sgt", rest, below), k.icmp("sle", rest, count))
-            with k.when(fits):
-                self._tile(k, a, b, (full, rows, count), terms, late)
-
-    def _tile(
-        self, k: Builder, a: Value, b: Value, place: tuple[Size, Size, int], terms: Size,
-        late: Value,
-    ) -> None:  # fmt: skip
-        """One register tile; rows past the unit's last repeat that one and never reach C."""
-        first, rows, count = place
-        vectors, width = self.tile[1], self._panel(k) * BYTES
-        last = k.sub(rows, 1)
-        lines = [k.min(k.add(first, r), last) for r in range(count)]
-        addresses = [Address(k.at(a, k.mul(line, k.p.a_row))) for line in lines]
-        sums = microkernel.zeros(k, count, vectors)
-        sums = microkernel.reduction(k, sums, addresses, BYTES, b, width, terms)
-        slot = k.at(k.p.tiles, k.mul(first, width))
-        places = [n * width // vectors for n in range(count * vectors)]
-        values = microkernel.flat(sums)
-        with k.when(late, carry=values) as again:
-            again.next = [
-                k.fadd(v, k.load(v.type, slot, o)) for v, o in zip(values, places, strict=True)
-            ]
-        for value, offset in zip(again.v, places, strict=True):
-            k.store(value, slot, offset)
 
     def _finish(
         self, k: Builder, epilogue: MatrixEpilogue, c: Value, rows: tuple[Size, Size], column: Size
