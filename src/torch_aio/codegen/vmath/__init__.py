@@ -1,7 +1,7 @@
 """Vector mathematics: every operation a chain can contain.
 
-``OPS[name](k, *vectors)`` emits one operation on vectors (or scalars) of one type. Errors are stated
-in ulp in each function's docstring and held by tests/test_vmath.py.
+``OPS[name](k, *vectors)`` emits one operation on vectors (or scalars) of one type. Errors are$
+stated in ulp in each function's docstring and held by tests/test_vmath.py.
 """
 
 from __future__ import annotations
