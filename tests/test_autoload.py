@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,16 +48,18 @@ print(hasattr(torch._C, "_aio_profiler_print"), hasattr(torch.jit.freeze, "__wra
 
 
 def test_import_torch_spends_less_than_10_ms_with_us(tmp_path):
-    """Measured around the package's own import, with byte code as an installed package has it."""
+    """CPU time around the package's own import, with byte code as an installed package has it."""
+    package = tmp_path / "torch_aio"
+    shutil.copytree(Path(torch_aio.__file__).parent, package)
+    assert compileall.compile_dir(package, quiet=1)
     program = """
 import time, torch
-start = time.perf_counter()
+start = time.process_time()
 import torch_aio._autoload
-print((time.perf_counter() - start) * 1e3)
+print((time.process_time() - start) * 1e3)
 """
-    variables = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    variables["PYTHONDONTWRITEBYTECODE"] = ""
-    spent = [float(python(program, **variables).stdout) for _ in range(4)]
+    variables = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": str(tmp_path)}
+    spent = [float(python(program, **variables).stdout) for _ in range(3)]
     assert min(spent) < 10, spent
 
 
