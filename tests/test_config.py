@@ -135,7 +135,7 @@ def test_the_old_spelling_of_the_int8_filter_warns_and_means_all(monkeypatch, no
 def test_a_feature_to_come_is_said_once_and_only_where_it_is_asked_for(
     monkeypatch, notices, option
 ):
-    asked = {"": ".*", "off": "fast", False: "1"}[option.later]
+    asked = {"": ".*", "off": "fast", False: "1", None: "0 1"}[option.later]
     asked = "FP16" if option.name.endswith("OUT_DTYPE") else asked
     monkeypatch.setenv(option.name, asked)
     config.read()
@@ -143,7 +143,7 @@ def test_a_feature_to_come_is_said_once_and_only_where_it_is_asked_for(
     assert [r.getMessage() for r in notices.records] == [f"{option.name} is not yet in effect"]
     log.forget_notices()
     notices.clear()
-    monkeypatch.setenv(option.name, {False: "0"}.get(option.later, option.later))
+    monkeypatch.setenv(option.name, {False: "0", None: ""}.get(option.later, option.later))
     config.read()
     assert not notices.records
 

@@ -35,10 +35,10 @@ class Settings:
 
     process_mode: bool = _row(True, parse.FLAG, "engine on or off")
     num_threads: int | None = _row(None, parse.COUNT, "threads of PyTorch and the engine")
-    cpu_bind: bool = _row(True, parse.FLAG, "bind each engine thread to one core")
+    cpu_bind: bool = _row(True, parse.FLAG, "bind each engine thread to one core", later=False)
     mem_bind: bool = _row(True, parse.FLAG, "bind engine memory to NUMA node 0", later=False)
     numa_cpus: tuple[int, ...] | None = _row(
-        None, parse.CPUS, "cores to use, the first N for N threads"
+        None, parse.CPUS, "cores to use, the first N for N threads", later=None
     )
     debug_mode: int = _row(log.DEFAULT_LEVEL, parse.LEVEL, "messages: 0 none to 4 all")
     implicit_fp16_transform_filter: str = _row(
