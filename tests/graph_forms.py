@@ -49,7 +49,9 @@ def exported(module: torch.nn.Module, *inputs: torch.Tensor, decompose: bool = T
 
 def _spec(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return TensorSpec(tuple(map(int, value.shape)), value.dtype, tuple(map(int, value.stride())))
+        return TensorSpec(
+            tuple(map(int, value.shape)), value.dtype, tuple(map(int, value.stride()))
+        )
     if isinstance(value, (list, tuple)):
         return tuple(_spec(v) for v in value)
     return value
@@ -131,7 +133,9 @@ def check_spec(node: Node, value: Any, env: dict[str, int]) -> None:
     assert value.dtype == found.dtype, (node.format_node(), value.dtype, found)
     if value.numel():
         strides = [
-            (a, b) for n, a, b in zip(value.shape, value.stride(), found.stride, strict=True) if n > 1
+            (a, b)
+            for n, a, b in zip(value.shape, value.stride(), found.stride, strict=True)
+            if n > 1
         ]
         assert all(a == b for a, b in strides), (node.format_node(), value.stride(), found)
 
@@ -169,7 +173,8 @@ def close(got: Any, want: Any, bound: float) -> None:
     if not isinstance(want, torch.Tensor):
         assert got == want
         return
-    assert got.shape == want.shape and got.dtype == want.dtype
+    assert got.shape == want.shape
+    assert got.dtype == want.dtype
     if not want.is_floating_point():
         assert torch.equal(got, want)
         return
@@ -184,7 +189,13 @@ def close(got: Any, want: Any, bound: float) -> None:
 def targets(gm: GraphModule, *, constants: bool = False) -> list[str]:
     """The names of the operators called, in order (those of constants left out)."""
     return [
-        str(node.target).removeprefix("aten.").split(".")[0]
+        _operator(node.target)
         for node in gm.graph.nodes
         if node.op == "call_function" and (constants or not node.meta.get("constant"))
     ]
+
+
+def _operator(target: Any) -> str:
+    """``conv2d`` of ``aten.conv2d.default``, ``aio::attention`` of our own."""
+    schema = getattr(target, "_schema", None)
+    return schema.name.removeprefix("aten::") if schema is not None else target.__name__

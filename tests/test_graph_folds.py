@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import Hand, agree, exported, targets
 from torch import nn
 from torch.fx import GraphModule
 
+from graph_forms import Hand, agree, exported, targets
 from torch_aio.graph.fold_batch_norm import fold_batch_norm
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.normalise import normalise
@@ -38,7 +38,9 @@ def refusals(gm: GraphModule, name: str) -> list[str]:
 FOLDED: list[tuple[nn.Module, tuple[int, ...], list[str]]] = [
     (nn.Sequential(nn.Conv2d(3, 4, 3), trained(nn.BatchNorm2d(4))), (2, 3, 8, 8), ["conv2d"]),
     (
-        nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False), trained(nn.BatchNorm2d(8))),
+        nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False), trained(nn.BatchNorm2d(8))
+        ),
         (1, 4, 8, 8),
         ["conv2d"],
     ),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import Hand, agree, targets
 
+from graph_forms import Hand, agree, targets
 from torch_aio.graph.normalise import normalise
 
 aten = torch.ops.aten

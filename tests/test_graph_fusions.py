@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import agree, exported, targets
 from torch import nn
 from torch.fx import GraphModule
 
+from graph_forms import agree, exported, targets
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
 from torch_aio.graph.fuse_norm import fuse_norm

@@ -1,4 +1,4 @@
-"""Pass ``normalise``: every spelling of an operator ends in the canonical one, with eager's answer."""
+"""Pass ``normalise``: each spelling of an operator becomes the canonical one, the answer stays."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import Hand, agree, targets
 from torch.fx import Node
 
+from graph_forms import Hand, agree, targets
 from torch_aio.graph.normalise import normalise
 
 aten = torch.ops.aten
@@ -34,7 +34,9 @@ def weights(h: Hand, *shape: int) -> Node:
 
 
 def conv(h: Hand, x: Node, *rest: Any, op: Any = aten._convolution.default) -> Node:
-    return h.op(op, x, weights(h, 4, 6, 3, 3), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, *rest)
+    return h.op(
+        op, x, weights(h, 4, 6, 3, 3), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, *rest
+    )
 
 
 def norm_args(h: Hand) -> list[Node]:
@@ -43,7 +45,9 @@ def norm_args(h: Hand) -> list[Node]:
 
 def native_norm(h: Hand, x: Node) -> Node:
     args = (*norm_args(h), 0.1, 1e-5)
-    return h.op(operator.getitem, h.op(aten._native_batch_norm_legit_no_training.default, x, *args), 0)
+    return h.op(
+        operator.getitem, h.op(aten._native_batch_norm_legit_no_training.default, x, *args), 0
+    )
 
 
 def item(h: Hand, op: Any, *args: Any, index: int = 0) -> Node:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import Hand, agree, targets
 
+from graph_forms import Hand, agree, targets
 from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.simplify import simplify
 
@@ -26,7 +26,9 @@ def permutes(h: Hand, x: Any) -> Any:
 
 
 def views(h: Hand, x: Any) -> Any:
-    return h.op(aten.relu.default, h.op(aten.view.default, h.op(aten.view.default, x, [-1]), [6, 20]))
+    return h.op(
+        aten.relu.default, h.op(aten.view.default, h.op(aten.view.default, x, [-1]), [6, 20])
+    )
 
 
 def clone_then_view(h: Hand, x: Any) -> Any:

@@ -52,17 +52,13 @@ def views(node: Node) -> list[Node]:
     """``node`` and every view of it, direct or not."""
     found = [node]
     for view in found:
-        found.extend(
-            user for user in view.users if is_view(user) and user.args[0] is view
-        )
+        found.extend(user for user in view.users if is_view(user) and user.args[0] is view)
     return found
 
 
 def escapes(node: Node) -> bool:
     """Whether the caller, or a write into an input, sees the memory of ``node``."""
-    return any(
-        user.op == "output" or is_write(user) for view in views(node) for user in view.users
-    )
+    return any(user.op == "output" or is_write(user) for view in views(node) for user in view.users)
 
 
 def is_owned_by_caller(node: Node) -> bool:
@@ -81,16 +77,13 @@ def may_drop_copy(copy: Node, source: Node) -> bool:
 
 def _escapes_otherwise(source: Node, copy: Node) -> bool:
     users: list[Any] = [
-        user
-        for view in views(base(source))
-        for user in view.users
-        if user is not copy
+        user for view in views(base(source)) for user in view.users if user is not copy
     ]
     return any(user.op == "output" or is_write(user) for user in users)
 
 
 def may_drop_view(view: Node, source: Node) -> bool:
-    """Whether ``source`` itself may stand for a view of all of it (outputs stay separate objects)."""
+    """Whether ``source`` may stand for a view of all of it: outputs stay separate objects."""
     returned = any(user.op == "output" for user in view.users)
     if not returned:
         return True

@@ -8,17 +8,19 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import aten, calls, is_same, refuse, replace_as_is, spec, tensor
+from torch_aio.graph.compare import is_same
+from torch_aio.graph.rewrite import aten, callee, calls, refuse, replace_as_is, spec, tensor
 from torch_aio.ir import shapes
+from torch_aio.ir.shapes import layout
 from torch_aio.ir.spec import TensorSpec
 
 _NAME = "drop_copies"
 
 
 def drop_copies(gm: GraphModule) -> int:
-    """attention(view(select(clone(permute(x)), 0, i))) -> attention(view(select(permute(x), 0, i))).
+    """linear(view(select(clone(permute(x)), 0, i))) -> linear(view(select(permute(x), 0, i))).
 
-    Kernels read any strides; the copy goes where the innermost elements stay neighbours, every view
+    Kernels read any strides; the copy goes where the innermost elements stay neighbours, each view
     after it is still possible without a copy, and what its readers compute lies as it did.
     """
     count = 0
@@ -31,8 +33,16 @@ def drop_copies(gm: GraphModule) -> int:
         elif replace_as_is(node, node.args[0]):
             for view, found in changed.items():
                 view.meta["spec"] = found
+                _respell(view)
             count += 1
     return count
+
+
+def _respell(view: Node) -> None:
+    """reshape(x, s) -> view(x, s) where that needs no copy any more."""
+    if calls(view, aten.reshape.default):
+        strides = layout.view_stride(spec(view.args[0]), spec(view).shape)  # type: ignore[arg-type]
+        view.target = aten.reshape.default if strides is None else aten.view.default
 
 
 def _without(copy: Node) -> dict[Node, TensorSpec] | str:
@@ -64,13 +74,15 @@ def _reread(reader: Node, changed: dict[Node, TensorSpec]) -> str | None:
 
     try:
         found = shapes.infer(
-            reader.target, tuple(map_arg(reader.args, now)), dict(map_arg(reader.kwargs, now))
+            callee(reader), tuple(map_arg(reader.args, now)), dict(map_arg(reader.kwargs, now))
         )
     except (ValueError, RuntimeError, NotImplementedError):
         return f"{reader.target} needs it in one piece"
     if alias.is_view(reader) and isinstance(found, TensorSpec):
-        if calls(reader, aten.reshape.default):
-            return "a reshape after it copies anyhow"
         changed[reader] = found
         return None
-    return None if is_same(found, spec(reader)) else f"the result of {reader.target} would lie otherwise"
+    return (
+        None
+        if is_same(found, spec(reader))
+        else f"the result of {reader.target} would lie otherwise"
+    )

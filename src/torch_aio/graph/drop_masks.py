@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from torch_aio.graph.hoist_constants import is_constant
-from torch_aio.graph.rewrite import aten, calls, emit, replace, sweep_dead
+from torch_aio.graph.rewrite import aten, callee, calls, emit, operands, replace, sweep_dead
 from torch_aio.ops.attention import attention
 
 _LARGEST = 1 << 24  # elements: a longer mask costs more to look at than to read
@@ -24,12 +24,12 @@ def drop_masks(gm: GraphModule) -> int:
     for node in list(gm.graph.nodes):
         if not calls(node, aten.scaled_dot_product_attention.default, attention):
             continue
-        mask = node.args[3] if len(node.args) > 3 else None
+        mask = operands(node)[3] if len(operands(node)) > 3 else None
         if not isinstance(mask, Node) or not _is_literal(mask):
             continue
         with torch.no_grad():
             if _masks_nothing(node, _value(mask, {})):
-                args = (*node.args[:3], None, *node.args[4:])
+                args = (*operands(node)[:3], None, *operands(node)[4:])
                 kwargs = {k: v for k, v in node.kwargs.items() if k != "fill"}
                 count += replace(node, emit(node.graph, node, node.target, args, kwargs))
     sweep_dead(gm.graph)
@@ -51,8 +51,9 @@ def _is_literal(mask: Node) -> bool:
 
 def _value(node: Node, known: dict[Node, Any]) -> Any:
     if node not in known:
-        args, kwargs = (map_arg(a, lambda n: _value(n, known)) for a in (node.args, node.kwargs))
-        known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        args = map_arg(operands(node), lambda n: _value(n, known))
+        kwargs: Any = map_arg(node.kwargs, lambda n: _value(n, known))
+        known[node] = callee(node)(*args, **kwargs)
     return known[node]
 
 

@@ -45,7 +45,9 @@ def fold_batch_norm(gm: GraphModule) -> int:
         bound = bind(node)
         if bound["training"]:
             refuse(node, _NAME, "batch norm in training mode")
-        elif not all(_is_constant(bound[k]) for k in ("weight", "bias", "running_mean", "running_var")):
+        elif not all(
+            _is_constant(bound[k]) for k in ("weight", "bias", "running_mean", "running_var")
+        ):
             refuse(node, _NAME, "the parameters of this batch norm are not constants")
         else:
             count += _fold(node, bound)

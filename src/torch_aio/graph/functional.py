@@ -116,7 +116,8 @@ class _Versions:
             found.extend(
                 user
                 for user in member.users
-                if user.args and user.args[0] is member
+                if user.args
+                and user.args[0] is member
                 and (alias.is_view(user) or (alias.is_write(user) and not _is_trailing_copy(user)))
                 and user not in found
             )
@@ -218,9 +219,7 @@ def _inverse_permute(view: Node, base: Node, new: Node, before: Node) -> Node:
 
 def _scatter_with(target: Any) -> Callable[[Node, Node, Node, Node], Node]:
     def scatter(view: Node, base: Node, new: Node, before: Node) -> Node:
-        return emit(
-            view.graph, before, target, (base, new, *view.args[1:]), view.kwargs, like=view
-        )
+        return emit(view.graph, before, target, (base, new, *view.args[1:]), view.kwargs, like=view)
 
     return scatter
 

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from torch_aio.graph import match
 from torch_aio.graph.match import Factors, is_near
-from torch_aio.graph.rewrite import Value, aten, calls, emit, replace, spec, sweep_dead
+from torch_aio.graph.rewrite import Value, aten, calls, emit, operands, replace, spec, sweep_dead
 
 CUBIC = 0.044715  # gelu's tanh form, https://arxiv.org/abs/1606.08415
 
@@ -39,7 +39,7 @@ def _activation(node: Node, product: Factors) -> Node | None:
             return emit(node.graph, node, aten.gelu.default, (x,))
         if is_near(product.scale, 0.5) and _is_tanh_gate(gate, x):
             return emit(node.graph, node, aten.gelu.default, (x,), {"approximate": "tanh"})
-        if product.scale == 1.0 and calls(gate, aten.sigmoid.default) and gate.args[0] is x:
+        if product.scale == 1.0 and calls(gate, aten.sigmoid.default) and operands(gate)[0] is x:
             return emit(node.graph, node, aten.silu.default, (x,))
         if _is_hard_gate(gate, x, product.scale):
             return emit(node.graph, node, aten.hardswish.default, (x,))
@@ -51,7 +51,7 @@ def _is_erf_gate(gate: Value, x: Node) -> bool:
     inner = match.plus(gate)
     if inner is None or inner[1] != 1.0 or not calls(inner[0], aten.erf.default):
         return False
-    argument = match.factors(inner[0].args[0])
+    argument = match.factors(operands(inner[0])[0])
     return argument.nodes == [x] and is_near(argument.scale, math.sqrt(0.5))
 
 
@@ -60,7 +60,7 @@ def _is_tanh_gate(gate: Value, x: Node) -> bool:
     inner = match.plus(gate)
     if inner is None or inner[1] != 1.0 or not calls(inner[0], aten.tanh.default):
         return False
-    argument = match.factors(inner[0].args[0])
+    argument = match.factors(operands(inner[0])[0])
     if not is_near(argument.scale, math.sqrt(2 / math.pi)):
         return False
     rest = argument.tensors - Counter([x])
@@ -70,7 +70,7 @@ def _is_tanh_gate(gate: Value, x: Node) -> bool:
 
 
 def _is_plus_cube(value: Node, x: Node) -> bool:
-    if not calls(value, aten.add.Tensor) or x not in value.args:
+    if not calls(value, aten.add.Tensor) or x not in operands(value):
         return False
     cube = match.other(value, x)
     return isinstance(cube, Node) and _is_power(cube, x, 3)
@@ -90,8 +90,8 @@ def _is_power(value: Node, x: Node, exponent: int) -> bool:
 def _is_hard_gate(gate: Value, x: Node, scale: float) -> bool:
     """Gate is hardsigmoid(x), or clamp(x + 3, 0, 6) with a sixth in the product."""
     if calls(gate, aten.hardsigmoid.default):
-        return gate.args[0] is x and scale == 1.0
+        return operands(gate)[0] is x and scale == 1.0
     if not is_near(scale, 1 / 6) or not calls(gate, aten.hardtanh.default, aten.clamp.default):
         return False
-    bounds = tuple(map(match.number, gate.args[1:3]))
-    return bounds == (0.0, 6.0) and match.plus(gate.args[0]) == (x, 3.0)
+    bounds = tuple(map(match.number, operands(gate)[1:3]))
+    return bounds == (0.0, 6.0) and match.plus(operands(gate)[0]) == (x, 3.0)

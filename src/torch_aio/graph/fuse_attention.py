@@ -8,15 +8,16 @@ import torch
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import match
+from torch_aio.graph.compare import same_sizes
 from torch_aio.graph.rewrite import (
     Value,
     aten,
     calls,
     emit,
     only_user,
+    operands,
     refuse,
     replace,
-    same_sizes,
     spec,
     sweep_dead,
     tensor,
@@ -51,7 +52,11 @@ def fuse_attention(gm: GraphModule) -> int:
         if not calls(node, aten.softmax.int):
             continue
         product = only_user(node)
-        if product is None or not calls(product, aten.matmul.default) or product.args[0] is not node:
+        if (
+            product is None
+            or not calls(product, aten.matmul.default)
+            or operands(product)[0] is not node
+        ):
             if any(calls(user, aten.matmul.default) for user in node.users):
                 refuse(node, _NAME, "the attention weights are read by others too")
             continue
@@ -67,26 +72,26 @@ def fuse_attention(gm: GraphModule) -> int:
 
 def _scores(softmax: Node) -> Scores | str:
     """What goes into the softmax, or why it is not attention."""
-    masked, mask, fill, inverted = _unmask(softmax.args[0])
+    masked, mask, fill, inverted = _unmask(operands(softmax)[0])
     scaled, scale, factor, divides = _unscale(masked)
     if not calls(scaled, aten.matmul.default):
         return "the softmax is not over a product of queries and keys"
-    inner = [n for n in _between(softmax.args[0], scaled) if len(n.users) > 1]
+    inner = [n for n in _between(operands(softmax)[0], scaled) if len(n.users) > 1]
     if inner:
         return "the attention scores are read by others too"
-    query, key = scaled.args
+    query, key = operands(scaled)
     return Scores(query, key, scale, factor, divides, mask, inverted, fill)
 
 
 def _unmask(value: Value) -> tuple[Value, Node | None, float | None, bool]:
     """``(scores, mask, fill, inverted)``."""
     if calls(value, aten.where.self):
-        condition, x, y = value.args
+        condition, x, y = operands(value)
         for scores, fill, inverted in ((x, y, False), (y, x, True)):
             if match.number(fill) is not None:
                 return scores, condition, match.number(fill), inverted
-    if calls(value, aten.add.Tensor) and all(isinstance(a, Node) for a in value.args):
-        a, b = value.args
+    if calls(value, aten.add.Tensor) and all(isinstance(a, Node) for a in operands(value)):
+        a, b = operands(value)
         scores, mask = (a, b) if _leads_to_product(a) else (b, a)
         if match.number(mask) is None:
             return scores, mask, None, False
@@ -102,7 +107,7 @@ def _unscale(value: Value) -> tuple[Value, float, Node | None, bool]:
     if not calls(value, aten.mul.Tensor, aten.div.Tensor):
         return value, 1.0, None, False
     divides = calls(value, aten.div.Tensor)
-    pairs = (value.args,) if divides else (value.args, value.args[::-1])
+    pairs = (operands(value),) if divides else (operands(value), operands(value)[::-1])
     for scores, scale in pairs:
         plain = match.number(scale)
         if plain is not None and (plain or not divides):
@@ -128,16 +133,16 @@ def _between(value: Value, end: Node) -> list[Node]:
 def _why_not(softmax: Node, product: Node, found: Scores) -> str | None:
     """Why this is no attention that the operator computes, as a sentence; None: it is."""
     scores = spec(softmax)
-    operands = [spec(n) for n in (found.query, found.key, product.args[1])]
-    if softmax.args[1] != scores.ndim - 1:
+    inputs = [spec(n) for n in (found.query, found.key, operands(product)[1])]
+    if operands(softmax)[1] != scores.ndim - 1:
         return "the softmax is not over the last dimension"
-    if scores.ndim not in (3, 4) or any(x.ndim != scores.ndim for x in operands):
+    if scores.ndim not in (3, 4) or any(x.ndim != scores.ndim for x in inputs):
         return "the operands are not of rank 3 or 4"
-    if not all(same_sizes(x.shape[:-2], scores.shape[:-2]) for x in operands):
+    if not all(same_sizes(x.shape[:-2], scores.shape[:-2]) for x in inputs):
         return "the operands' batch sizes differ"
-    if any(x.dtype != scores.dtype for x in operands):
+    if any(x.dtype != scores.dtype for x in inputs):
         return "the softmax is computed in another dtype than the products"
-    if not same_sizes(scores.shape[-2:], (operands[0].shape[-2], operands[1].shape[-1])):
+    if not same_sizes(scores.shape[-2:], (inputs[0].shape[-2], inputs[1].shape[-1])):
         return "the mask makes the scores larger"
     return _why_not_mask(found, scores.dtype)
 
@@ -156,11 +161,14 @@ def _why_not_mask(found: Scores, dtype: torch.dtype) -> str | None:
 def _emit(product: Node, found: Scores) -> Node:
     graph, query, mask = product.graph, found.query, found.mask
     scale = found.scale
+    absorbed = match.factors(query) if calls(query, aten.mul.Tensor, aten.div.Tensor) else None
+    if absorbed is not None and len(query.users) == 1 and len(absorbed.nodes) == 1:
+        query, scale = absorbed.nodes[0], scale * absorbed.scale
     if found.factor is not None:
         target = aten.div.Tensor if found.divides else aten.mul.Tensor
         query = emit(graph, product, target, (query, found.factor))
     if match.is_swap_of_last(found.key):
-        key = found.key.args[0]
+        key = operands(found.key)[0]
     else:
         last = spec(found.key).ndim - 1
         key = emit(graph, product, aten.transpose.int, (found.key, last - 1, last))
@@ -169,5 +177,5 @@ def _emit(product: Node, found: Scores) -> Node:
     kwargs: dict[str, Value] = {"scale": scale}
     if found.fill is not None:
         kwargs["fill"] = found.fill
-    args = (query, key, product.args[1], mask)
+    args = (query, key, operands(product)[1], mask)
     return emit(graph, product, attention, args, kwargs)

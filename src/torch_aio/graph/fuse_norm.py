@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import match
+from torch_aio.graph.compare import same_sizes
 from torch_aio.graph.rewrite import (
     Value,
     aten,
     calls,
     emit,
     only_user,
+    operands,
     refuse,
     replace,
-    same_sizes,
     spec,
     sweep_dead,
     tensor,
@@ -38,7 +39,7 @@ class Norm:
 def fuse_norm(gm: GraphModule) -> int:
     """(x - mean(x)) * rsqrt(mean((x - mean(x))^2) + eps) * w + b -> layer_norm(x, .., w, b, eps).
 
-    Also with a division by the square root, or var(x); x * rsqrt(mean(x * x) + eps) * w -> rms_norm.
+    Also divided by the square root, or with var(x). x * rsqrt(mean(x * x) + eps) * w -> rms_norm.
     """
     count = 0
     for node in list(gm.graph.nodes):
@@ -72,27 +73,27 @@ def _norm(node: Node) -> Norm | str | None:
 def _over_deviation(node: Node) -> list[tuple[Node, Node, float]]:
     """``(value, moment, eps)`` where node is value * rsqrt(moment + eps) or value / sqrt(..)."""
     if calls(node, aten.div.Tensor):
-        pairs, root = [node.args], aten.sqrt.default
+        pairs, root = [operands(node)], aten.sqrt.default
     else:
-        pairs, root = [node.args, node.args[::-1]], aten.rsqrt.default
+        pairs, root = [operands(node), operands(node)[::-1]], aten.rsqrt.default
     found = []
     for value, deviation in pairs:
-        inner = match.plus(deviation.args[0]) if calls(deviation, root) else None
+        inner = match.plus(operands(deviation)[0]) if calls(deviation, root) else None
         if inner is not None and isinstance(value, Node):
             found.append((value, *inner))
     return found
 
 
 def _is_square(value: Value, of: Node) -> bool:
-    return calls(value, aten.mul.Tensor) and all(operand is of for operand in value.args)
+    return calls(value, aten.mul.Tensor) and all(operand is of for operand in operands(value))
 
 
 def _source_of_difference(value: Node, count: int) -> Node | None:
     """x where ``value`` is x - mean(x) over the last ``count`` dimensions."""
     if not calls(value, aten.sub.Tensor):
         return None
-    x = value.args[0]
-    return x if match.mean_over_last(value.args[1]) == (x, count) else None
+    x = operands(value)[0]
+    return x if match.mean_over_last(operands(value)[1]) == (x, count) else None
 
 
 def _is_centred(value: Node, x: Node, count: int) -> bool:
@@ -116,17 +117,21 @@ def _fuse(norm: Norm) -> bool:
         end, bias = _followed(end, aten.add.Tensor, shape)
         args = (norm.x, shape, weight, bias, norm.eps, False)
         return replace(end, emit(end.graph, end, aten.layer_norm.default, args))
-    args = (norm.x, shape, weight, norm.eps)
-    return replace(end, emit(end.graph, end, aten.rms_norm.default, args))
+    new = emit(end.graph, end, aten.rms_norm.default, (norm.x, shape, weight, norm.eps))
+    return replace(end, new)
 
 
 def _followed(node: Node, target: object, shape: list[int]) -> tuple[Node, Node | None]:
-    """The next node and its operand where ``node`` goes only into ``target`` with a ``shape``d one."""
+    """The next node and its operand where ``node`` goes only into ``target`` with ``shape``."""
     user = only_user(node)
     if user is None or not calls(user, target):
         return node, None
     operand = match.other(user, node)
     found = tensor(operand)
-    if found is None or not same_sizes(found.shape, tuple(shape)) or found.dtype != spec(node).dtype:
+    if (
+        found is None
+        or not same_sizes(found.shape, tuple(shape))
+        or found.dtype != spec(node).dtype
+    ):
         return node, None
     return user, operand

@@ -8,7 +8,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import is_symbolic, spec
+from torch_aio.graph.compare import is_symbolic
+from torch_aio.graph.rewrite import spec
 
 
 def hoist_constants(gm: GraphModule) -> int:

@@ -9,7 +9,15 @@ from torch.fx import GraphModule, Node
 
 from torch_aio.graph import functional, rewrite
 from torch_aio.graph.rewrite import Rule, Value
-from torch_aio.graph.spelling import contraction, copies, creation, einsum, elementwise, norms, views
+from torch_aio.graph.spelling import (
+    contraction,
+    copies,
+    creation,
+    einsum,
+    elementwise,
+    norms,
+    views,
+)
 
 ITEMS: dict[Any, Rule] = {**contraction.ITEMS, **norms.ITEMS}
 

@@ -57,9 +57,7 @@ class Report:
         return sum(self.fired.values())
 
 
-def run(
-    gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIPELINE
-) -> Report:
+def run(gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIPELINE) -> Report:
     """Run the pipeline on ``gm`` in place; at most ``fuel`` rewrites fire.
 
     A wrong answer is found by bisection over ``fuel``. Raises RuntimeError naming the pass after

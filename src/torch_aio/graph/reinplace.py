@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import aten, calls, is_same, refuse, spec, spend
+from torch_aio.graph.compare import is_same
+from torch_aio.graph.rewrite import aten, calls, refuse, spec, spend
 
 UPDATES = (
     aten.index_copy.default,
@@ -24,8 +25,9 @@ _NAME = "reinplace"
 def reinplace(gm: GraphModule) -> int:
     """new = index_copy(cache, ..); copy_(cache, new) -> the same with new.meta["reinplace"].
 
-    The mark holds the placeholder's name and means: new may be computed in the placeholder's memory,
-    because nobody reads the old contents after it. A chain of updates is marked whole or not at all.
+    The mark holds the placeholder's name and means: new may be computed in the placeholder's
+    memory, because nobody reads the old contents after it. A chain of updates is marked whole or
+    not at all.
     """
     position = {node: i for i, node in enumerate(gm.graph.nodes)}
     count = 0

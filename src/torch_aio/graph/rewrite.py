@@ -16,9 +16,9 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from torch_aio.graph.compare import is_same, is_symbolic, same_sizes
 from torch_aio.ir import shapes
 from torch_aio.ir.spec import TensorSpec
-from torch_aio.ir.symbols import Expr, Int
 
 aten = torch.ops.aten
 
@@ -82,8 +82,19 @@ def emit(
 def infer(node: Node) -> Any:
     """The spec that ``node`` has by its arguments' specs."""
     return shapes.infer(
-        node.target, tuple(map_arg(node.args, spec)), dict(map_arg(node.kwargs, spec))
+        callee(node), tuple(map_arg(node.args, spec)), dict(map_arg(node.kwargs, spec))
     )
+
+
+def callee(node: Node) -> Callable[..., Any]:
+    """The operator that a call node calls."""
+    assert callable(node.target)
+    return node.target
+
+
+def operands(node: Node) -> tuple[Value, ...]:
+    """The positional arguments of a call."""
+    return node.args
 
 
 def spec(node: Node) -> Any:
@@ -97,38 +108,6 @@ def tensor(value: Value) -> TensorSpec | None:
         return None
     found = value.meta.get("spec")
     return found if isinstance(found, TensorSpec) else None
-
-
-def is_same(a: Any, b: Any) -> bool:
-    """Whether two specs are equal by structure, without asking a guard."""
-    if isinstance(a, TensorSpec) and isinstance(b, TensorSpec):
-        return (
-            a.dtype == b.dtype
-            and same_sizes(a.shape, b.shape)
-            and same_strides(a, b)
-        )
-    return type(a) is type(b) and not isinstance(a, TensorSpec) and bool(a == b)
-
-
-def same_sizes(a: tuple[Int, ...], b: tuple[Int, ...]) -> bool:
-    """Whether two lists of sizes are equal by structure, without asking a guard."""
-    return len(a) == len(b) and all(same_int(x, y) for x, y in zip(a, b, strict=True))
-
-
-def same_int(a: Int, b: Int) -> bool:
-    """Whether two sizes are equal by structure, without asking a guard."""
-    difference = a - b
-    return isinstance(difference, int) and difference == 0
-
-
-def same_strides(a: TensorSpec, b: TensorSpec) -> bool:
-    """Whether equal shapes lie in memory alike (strides of sizes 0 and 1 do not matter)."""
-    if any(isinstance(size, int) and size == 0 for size in a.shape):
-        return True
-    return all(
-        (isinstance(size, int) and size == 1) or same_int(x, y)
-        for size, x, y in zip(a.shape, a.stride, b.stride, strict=True)
-    )
 
 
 def bind(node: Node) -> dict[str, Value]:
@@ -217,7 +196,7 @@ def _outer_first(layout: TensorSpec) -> list[int]:
     """The dimensions by falling stride, as they are where that cannot be told."""
     if layout.is_contiguous or not all(isinstance(s, int) for s in layout.stride):
         return list(range(layout.ndim))
-    return sorted(range(layout.ndim), key=lambda d: -layout.stride[d])  # type: ignore[operator]
+    return sorted(range(layout.ndim), key=lambda d: -layout.stride[d])
 
 
 def unify(gm: GraphModule) -> None:
@@ -229,17 +208,8 @@ def unify(gm: GraphModule) -> None:
         return
     for node in gm.graph.nodes:
         if node.op == "call_function" and not is_effect(node) and "spec" in node.meta:
-            with suppress(NotImplementedError):
+            with suppress(NotImplementedError, TypeError):
                 node.meta["spec"] = infer(node)
-
-
-def is_symbolic(value: Any) -> bool:
-    """Whether a spec depends on symbols."""
-    if isinstance(value, TensorSpec):
-        return any(isinstance(size, Expr) for size in (*value.shape, *value.stride))
-    if isinstance(value, tuple):
-        return any(is_symbolic(v) for v in value)
-    return isinstance(value, Expr)
 
 
 def respec(gm: GraphModule) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph import alias, rewrite
+from torch_aio.graph.compare import is_same, same_int
 from torch_aio.graph.hoist_constants import is_random
 from torch_aio.graph.rewrite import (
     Rule,
@@ -15,18 +16,18 @@ from torch_aio.graph.rewrite import (
     calls,
     dim,
     emit,
-    is_same,
     only_user,
+    operands,
     replace,
-    same_int,
     spec,
 )
 from torch_aio.graph.spelling import copies, views
+from torch_aio.ir.shapes import layout
 from torch_aio.ir.symbols import Int
 
 
 def simplify(gm: GraphModule) -> int:
-    """transpose(transpose(x)) -> x; view(view(x)) -> view(x); mul(x, 1) -> x; f(x), f(x) -> one f(x).
+    """transpose(transpose(x)) -> x; view(view(x)) -> view(x); mul(x, 1) -> x; two f(x) -> one.
 
     x + 0.0 stays: it makes 0.0 of -0.0.
     """
@@ -35,12 +36,12 @@ def simplify(gm: GraphModule) -> int:
 
 def permuted(node: Node) -> Value:
     """permute(permute(x, a), b) -> permute(x, a[b]), or x, or transpose; transpose likewise."""
-    source = node.args[0]
+    source = operands(node)[0]
     if not calls(source, aten.permute.default, aten.transpose.int):
         return _single(node)
     inner, outer = _order(source), _order(node)
     order = [inner[d] for d in outer]
-    x = source.args[0]
+    x = operands(source)[0]
     assert isinstance(x, Node)
     if order == list(range(len(order))):
         return x if alias.may_drop_view(node, x) else None
@@ -51,7 +52,7 @@ def _single(node: Node) -> Value:
     """A permutation of one pair of dimensions -> transpose."""
     if calls(node, aten.transpose.int):
         return views.transpose(node)
-    order, x = _order(node), node.args[0]
+    order, x = _order(node), operands(node)[0]
     moved = [d for d, old in enumerate(order) if d != old]
     return _emit_order(node, x, order) if len(moved) == 2 else views.permute(node)
 
@@ -59,8 +60,8 @@ def _single(node: Node) -> Value:
 def _order(node: Node) -> list[int]:
     ndim = spec(node).ndim
     if calls(node, aten.permute.default):
-        return [dim(d, ndim) for d in node.args[1]]  # type: ignore[union-attr]
-    a, b = (dim(d, ndim) for d in node.args[1:3])  # type: ignore[arg-type]
+        return [dim(d, ndim) for d in operands(node)[1]]
+    a, b = (dim(d, ndim) for d in operands(node)[1:3])
     order = list(range(ndim))
     order[a], order[b] = b, a
     return order
@@ -75,7 +76,7 @@ def _emit_order(node: Node, x: Value, order: list[int]) -> Node:
 
 def reshaped(node: Node) -> Value:
     """view(view(x, a), b) -> view(x, b); reshape(clone(x), b) -> reshape(x, b)."""
-    source, shape = node.args[:2]
+    source, shape = operands(node)[:2]
     changed = views.reshape(node)
     changed = split_first(node) if changed is None else changed
     if changed is not None:
@@ -84,10 +85,10 @@ def reshaped(node: Node) -> Value:
         return None
     if not calls(source, aten.view.default) and (alias.escapes(node) or only_user(source) is None):
         return None  # a copy may not become a view of what others see, nor be made twice
-    inner = source.args[0]
+    inner = operands(source)[0]
     assert isinstance(inner, Node)
     target = aten.view.default
-    if views.layout.view_stride(spec(inner), spec(node).shape) is None:
+    if layout.view_stride(spec(inner), spec(node).shape) is None:
         target = aten.reshape.default
     new = emit(node.graph, node, target, (inner, shape))
     return new if is_same(spec(new), spec(node)) else None
@@ -99,17 +100,17 @@ def split_first(node: Node) -> Value:
     A view that only splits dimensions is legal on any strides, so what lies before the permutation
     need not be contiguous, and both views become one.
     """
-    turned, shape = node.args[:2]
+    turned, shape = operands(node)[:2]
     if not calls(turned, aten.permute.default, aten.transpose.int):
         return None
-    inner = turned.args[0]
+    inner = operands(turned)[0]
     groups = _split(spec(turned).shape, spec(node).shape)
     if groups is None or not calls(inner, aten.view.default, aten.reshape.default):
         return None
     place: list[int] = []
     for d in range(len(groups)):
         place += groups[_order(turned).index(d)]
-    sizes = [shape[out] for out in place]  # type: ignore[index]
+    sizes = [shape[out] for out in place]
     new = emit(node.graph, node, aten.view.default, (inner, sizes))
     order = [place.index(out) for out in range(len(place))]
     new = emit(node.graph, node, aten.permute.default, (new, order))
@@ -117,7 +118,7 @@ def split_first(node: Node) -> Value:
 
 
 def _split(old: tuple[Int, ...], new: tuple[Int, ...]) -> list[list[int]] | None:
-    """For each old dimension the new ones it is split into; None if the view does more than that."""
+    """For each old dimension the new ones it is split into; None if the view does more."""
     groups: list[list[int]] = []
     at = 0
     for size in old:
@@ -136,49 +137,51 @@ def _split(old: tuple[Int, ...], new: tuple[Int, ...]) -> list[list[int]] | None
 
 def squeezed(node: Node) -> Value:
     """squeeze(unsqueeze(x, d), [d]) -> x; with a permutation between -> permute(x)."""
-    source = node.args[0]
-    if calls(source, aten.permute.default, aten.transpose.int) and len(node.args[1]) == 1:  # type: ignore[arg-type]
+    source = operands(node)[0]
+    if calls(source, aten.permute.default, aten.transpose.int) and len(operands(node)[1]) == 1:
         return _squeezed_permutation(node, source)
     if calls(source, aten.unsqueeze.default):
-        x = source.args[0]
+        x = operands(source)[0]
         assert isinstance(x, Node)
         if is_same(spec(x), spec(node)) and alias.may_drop_view(node, x):
-            at = dim(source.args[1], spec(source).ndim)  # type: ignore[arg-type]
-            if list(node.args[1]) == [at]:  # type: ignore[arg-type]
+            at = dim(operands(source)[1], spec(source).ndim)
+            if list(operands(node)[1]) == [at]:
                 return x
     return views.squeeze(node)
 
 
 def _squeezed_permutation(node: Node, turned: Node) -> Value:
-    raised, order = turned.args[0], _order(turned)
+    raised, order = operands(turned)[0], _order(turned)
     if not calls(raised, aten.unsqueeze.default):
         return None
-    gone = dim(node.args[1][0], len(order))  # type: ignore[index,arg-type]
-    at = dim(raised.args[1], len(order))
+    gone = dim(operands(node)[1][0], len(order))
+    at = dim(operands(raised)[1], len(order))
     if order[gone] != at:
         return None
     rest = [d - (d > at) for d in order if d != at]
-    return emit(node.graph, node, aten.permute.default, (raised.args[0], rest))
+    return emit(node.graph, node, aten.permute.default, (operands(raised)[0], rest))
 
 
 def cloned(node: Node) -> Value:
     """clone(view of clone(x)) -> clone(view of x), for views that any layout allows."""
-    chain, inner = [], node.args[0]
+    chain, inner = [], operands(node)[0]
     while calls(inner, *_LAYOUT_FREE):
         chain.append(inner)
-        inner = inner.args[0]
+        inner = operands(inner)[0]
     dense = node.kwargs.get("memory_format") is not None
     if not dense or not calls(inner, aten.clone.default):
         return copies.clone(node)
-    value = inner.args[0]
+    value = operands(inner)[0]
     for view in reversed(chain):
-        value = emit(node.graph, node, view.target, (value, *view.args[1:]), view.kwargs, like=view)
+        value = emit(
+            node.graph, node, view.target, (value, *operands(view)[1:]), view.kwargs, like=view
+        )
     return emit(node.graph, node, aten.clone.default, (value,), node.kwargs)
 
 
 def times_one(node: Node) -> Value:
     """mul(x, 1), div(x, 1), sub(x, 0) -> x where the dtype stays (exact: NaN, -0.0 as well)."""
-    x, y = node.args[:2]
+    x, y = operands(node)[:2]
     neutral = 0 if calls(node, aten.sub.Tensor) else 1
     if isinstance(y, Node) or y != neutral or not isinstance(x, Node) or node.kwargs:
         return None
@@ -196,7 +199,7 @@ def _merge_equal(gm: GraphModule) -> int:
     for node in list(gm.graph.nodes):
         if node.op not in ("call_function", "get_attr") or alias.is_write(node) or is_random(node):
             continue
-        key = (node.op, node.target, _key(node.args), _key(node.kwargs))
+        key = (node.op, node.target, _key(operands(node)), _key(node.kwargs))
         first = seen.setdefault(key, node)
         if first is not node and is_same(spec(first), spec(node)) and _may_share(first, node):
             count += replace(node, first)

@@ -9,7 +9,7 @@ import torch
 from torch_aio.ir.shapes.inference import SHAPES
 from torch_aio.ir.spec import TensorSpec, contiguous
 
-_library = torch.library.Library("aio", "FRAGMENT")  # noqa: TOR901 - lives as long as the process
+_library = torch.library.Library("aio", "FRAGMENT")  # lives as long as the process
 _library.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor? mask=None, *, float scale=1.0,"
     " float? fill=None) -> Tensor"

@@ -95,7 +95,8 @@ def _is_weight(value: Node) -> bool:
 def matmul(node: Node) -> Value:
     """matmul(x, w.t) -> linear(x, w); matmul(x, constant matrix) -> linear; mm, bmm -> matmul."""
     x, y = node.args
-    assert isinstance(x, Node) and isinstance(y, Node)
+    assert isinstance(x, Node)
+    assert isinstance(y, Node)
     if spec(y).ndim == 2 and spec(x).ndim >= 2 and _is_weight(y):
         return emit(node.graph, node, aten.linear.default, (x, _weight(node, y)))
     if node.target is aten.matmul.default:

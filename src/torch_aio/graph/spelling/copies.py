@@ -8,7 +8,8 @@ import torch
 from torch.fx import Node
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, same_strides, spec, tensor
+from torch_aio.graph.compare import same_strides
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, spec, tensor
 
 
 def same_value(node: Node) -> Value:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.fx import Node
 
-from torch_aio.graph.rewrite import Rule, Value, aten, bind, dim, emit, is_same, spec, tensor
-from torch_aio.ir.symbols import Expr
+from torch_aio.graph.compare import is_same
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, dim, emit, spec, tensor
 
 _FILLED = {"zeros": 0, "ones": 1}
 
@@ -54,7 +54,7 @@ def arange(node: Node) -> Value:
 def number(node: Node) -> Value:
     """size(x, 0), sym_size, numel, operator.mul(a, b) .. -> the number, where it is one."""
     value = spec(node)
-    if isinstance(value, (int, float, bool)) and not isinstance(value, Expr):
+    if isinstance(value, (int, float)):
         return value
     if node.target is aten.size.int:
         return emit(node.graph, node, aten.sym_size.int, node.args)
@@ -85,12 +85,25 @@ def _is_legacy_empty(value: Node) -> bool:
     return spec(value).ndim == 1 and isinstance(size := spec(value).shape[0], int) and size == 0
 
 
+def pad(node: Node) -> Value:
+    """pad(x, p, "constant", v) -> constant_pad_nd(x, p, v); without padding -> clone(x)."""
+    bound = bind(node)
+    x, sides, value = bound["self"], list(bound["pad"]), bound["value"]
+    if bound.get("mode", "constant") != "constant":
+        return None
+    if all(isinstance(side, int) and side == 0 for side in sides):
+        return emit(node.graph, node, aten.clone.default, (x,))
+    args = (x, sides, 0 if value is None else value)
+    if node.target is aten.constant_pad_nd.default and node.args == args and not node.kwargs:
+        return None
+    return emit(node.graph, node, aten.constant_pad_nd.default, args)
+
+
 def embedding(node: Node) -> Value:
     """embedding(w, i, padding, scale, sparse) -> embedding(w, i): the rest matters to gradients."""
     if len(node.args) == 2 and not node.kwargs:
         return None
     return emit(node.graph, node, node.target, node.args[:2])
-
 
 
 _NUMBERS: tuple[Any, ...] = (
@@ -119,11 +132,10 @@ _MADE: tuple[Any, ...] = (
 )
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(_MADE, filled),
-    **dict.fromkeys(
-        (aten.arange.default, aten.arange.start, aten.arange.start_step), arange
-    ),
+    **dict.fromkeys((aten.arange.default, aten.arange.start, aten.arange.start_step), arange),
     **dict.fromkeys(_NUMBERS, number),
     aten.stack.default: stack,
     aten.cat.default: cat,
+    **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
     aten.embedding.default: embedding,
 }

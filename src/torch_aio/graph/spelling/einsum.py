@@ -48,12 +48,13 @@ def parse(equation: str) -> Product | str:
 
 def einsum(node: Node) -> Value:
     """einsum("bhid,bhjd->bhij", [q, k]) -> matmul(q, permute(k))."""
-    equation, operands = node.args[:2]
+    equation: Value = node.args[0]
+    operands: Value = node.args[1]
     found = parse(str(equation))
     if isinstance(found, str):
         refuse(node, "normalise", found)
         return None
-    a, b = operands  # type: ignore[misc]
+    a, b = operands
     sizes = dict(zip(found.a + found.b, spec(a).shape + spec(b).shape, strict=True))
     if not all(isinstance(size, int) for size in sizes.values()) and not _is_plain(found):
         refuse(node, "normalise", "einsum that merges indices of unknown size is left as it is")

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.fx import Node
 
-from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, is_same, spec, tensor
+from torch_aio.graph.compare import is_same
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, spec, tensor
 
 _RENAMED = {
     "subtract": "sub",
@@ -80,7 +81,11 @@ def scaled_sum(node: Node) -> Value:
     if alpha == 1 and node.target is target:
         return None
     if alpha != 1:
-        y = emit(node.graph, node, aten.mul.Tensor, (y, alpha)) if isinstance(y, Node) else y * alpha
+        y = (
+            emit(node.graph, node, aten.mul.Tensor, (y, alpha))
+            if isinstance(y, Node)
+            else y * alpha
+        )
     new = emit(node.graph, node, target, (x, y))
     return new if is_same(spec(new), spec(node)) else None
 
@@ -147,7 +152,8 @@ def select_scalar(node: Node) -> Value:
 
 def masked_fill(node: Node) -> Value:
     """masked_fill(x, m, v) -> where(m, v, x)."""
-    x, mask, value = node.args
+    x, mask, value = (*node.args,)
+    assert isinstance(x, Node)
     out = tensor(node)
     if out is None or spec(x).dtype != out.dtype:
         return None

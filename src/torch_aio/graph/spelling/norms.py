@@ -6,7 +6,8 @@ from typing import Any
 
 from torch.fx import Node
 
-from torch_aio.graph.rewrite import Rule, Value, aten, bind, dim, emit, is_same, spec
+from torch_aio.graph.compare import is_same
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, callee, dim, emit, spec
 
 
 def batch_norm(node: Node) -> Value:
@@ -65,7 +66,7 @@ def max_pool_item(node: Node) -> Value:
     assert isinstance(call, Node)
     if index != 0:
         return None
-    return emit(node.graph, node, _POOLS[call.target], call.args, call.kwargs)
+    return emit(node.graph, node, _POOLS[callee(call)], call.args, call.kwargs)
 
 
 def max_pool(node: Node) -> Value:
@@ -116,7 +117,8 @@ def _spread(value: Value, rank: int) -> list[Value]:
 def softmax(node: Node) -> Value:
     """_softmax(x, d, h), softmax(x, d, dtype) -> softmax(cast x, d >= 0); also log_softmax."""
     x, axis = node.args[:2]
-    assert isinstance(x, Node) and isinstance(axis, int)
+    assert isinstance(x, Node)
+    assert isinstance(axis, int)
     target = aten.log_softmax.int if "log" in str(node.target) else aten.softmax.int
     args: tuple[Value, ...] = (x, dim(axis, spec(x).ndim))
     if node.target is target and tuple(node.args) == args and not node.kwargs:
@@ -135,7 +137,7 @@ def reduce_all(node: Node) -> Value:
     if spec(x).ndim == 0:
         return None
     dims = list(range(spec(x).ndim))
-    return emit(node.graph, node, _ALL[node.target], (x, dims), node.kwargs)
+    return emit(node.graph, node, _ALL[callee(node)], (x, dims), node.kwargs)
 
 
 def reduce(node: Node) -> Value:
@@ -153,11 +155,11 @@ def reduce(node: Node) -> Value:
     return emit(node.graph, node, node.target, args, kwargs)
 
 
-_POOLS = {
+_POOLS: dict[Any, Any] = {
     getattr(aten, f"max_pool{n}d_with_indices").default: getattr(aten, f"max_pool{n}d").default
     for n in (2, 3)
 }
-_ALL = {
+_ALL: dict[Any, Any] = {
     aten.mean.default: aten.mean.dim,
     aten.sum.default: aten.sum.dim_IntList,
     aten.max.default: aten.amax.default,

@@ -8,20 +8,8 @@ from typing import Any
 from torch.fx import Node
 
 from torch_aio.graph import alias
-from torch_aio.graph.rewrite import (
-    Rule,
-    Value,
-    aten,
-    bind,
-    calls,
-    dim,
-    emit,
-    is_same,
-    same_int,
-    same_sizes,
-    spec,
-    tensor,
-)
+from torch_aio.graph.compare import is_same, same_int, same_sizes
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, calls, dim, emit, spec, tensor
 from torch_aio.ir.shapes import layout
 from torch_aio.ir.spec import TensorSpec
 
@@ -115,16 +103,17 @@ def permute(node: Node) -> Value:
     assert isinstance(source, Node)
     ndim = spec(source).ndim
     order = _order(node, ndim)
+    given: Value = node.args[1] if len(node.args) > 1 else ()
     if order == list(range(ndim)) and alias.may_drop_view(node, source):
         return source
-    if node.target is aten.permute.default and list(node.args[1]) == order:  # type: ignore[arg-type]
+    if node.target is aten.permute.default and list(given) == order:
         return None
     return emit(node.graph, node, aten.permute.default, (source, order))
 
 
 def _order(node: Node, ndim: int) -> list[int]:
     if node.target is aten.permute.default:
-        return [dim(d, ndim) for d in node.args[1]]  # type: ignore[union-attr]
+        return _listed(node.args[1], ndim)
     if node.target in (aten.numpy_T.default, aten.mH.default):
         return list(reversed(range(ndim)))
     sources, places = (_listed(a, ndim) for a in node.args[1:3])
