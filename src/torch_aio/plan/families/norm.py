@@ -1,7 +1,135 @@
-"""Rows of the norm family."""
+"""Rows of normalisation and softmax: kernels that pass over rows."""
 
 from __future__ import annotations
 
-from torch_aio.plan.row import Row
+from typing import Any
 
-ROWS: tuple[Row, ...] = ()
+import torch
+from torch.fx import Node
+
+from torch_aio.ir.spec import TensorSpec
+from torch_aio.kernels.norm import NormSpec
+from torch_aio.kernels.softmax import SoftmaxSpec
+from torch_aio.plan.families.copies import contiguous, copy
+from torch_aio.plan.lowering import Group, Lowering
+from torch_aio.plan.row import Row
+from torch_aio.plan.row_views import as_rows, operand_arguments
+from torch_aio.plan.trace import ChainTrace
+from torch_aio.plan.value import Argument, Scratch, Value
+
+aten = torch.ops.aten
+F32 = torch.float32
+
+
+def lower_norm(ctx: Lowering, group: Group) -> None:
+    """``layer_norm`` and ``rms_norm`` with the chain behind it."""
+    node = group.anchor
+    assert node is not None
+    is_rms = node.target is aten.rms_norm.default
+    weight, bias, eps = _norm_arguments(node, is_rms=is_rms)
+    dims = len(node.args[1])  # type: ignore[arg-type]
+    x = as_rows(ctx, ctx.value(node.args[0]), dims)  # type: ignore[arg-type]
+    arguments: dict[str, Argument] = {"cols": x.shape[1], "eps": float(eps)}
+    arguments |= {"x0": x, "x0_row": x.byte_stride[0]}
+    for name, source in (("weight", weight), ("bias", bias)):
+        if source is not None:
+            arguments[name] = contiguous(ctx, ctx.value(source))
+    trace = ChainTrace()
+    trace.accumulator(node, F32)
+    chain, operands = ctx.epilogue(group, trace, channel=-1)
+    arguments |= operand_arguments(ctx, chain, operands, "e", dims)
+    spec = NormSpec(is_rms, weight is not None, bias is not None, epilogue=chain)
+    _emit(ctx, group, spec, arguments, dims)
+
+
+def lower_softmax(ctx: Lowering, group: Group) -> None:
+    """``softmax`` and ``log_softmax`` along any dimension: the last one in memory, else copied so."""
+    node = group.anchor
+    assert node is not None
+    is_log = node.target is aten.log_softmax.int
+    value = ctx.value(node.args[0])  # type: ignore[arg-type]
+    dim = int(node.args[1]) % max(len(value.shape), 1)  # type: ignore[call-overload]
+    if dim != len(value.shape) - 1 and value.shape:
+        _softmax_inner(ctx, group, _to_end(value, dim), dim, is_log=is_log)
+        return
+    x = as_rows(ctx, value)
+    arguments: dict[str, Argument] = {"cols": x.shape[1], "x0": x, "x0_row": x.byte_stride[0]}
+    trace = ChainTrace()
+    trace.accumulator(node, F32)
+    chain, operands = ctx.epilogue(group, trace, channel=-1)
+    arguments |= operand_arguments(ctx, chain, operands, "e")
+    spec = SoftmaxSpec(epilogue=chain, is_log=is_log)
+    if chain.result != "f32":
+        arguments["stage"] = Scratch(x.shape[1] * 4)
+    _emit(ctx, group, spec, arguments, 1)
+
+
+def _softmax_inner(
+    ctx: Lowering, group: Group, moved: Value, dim: int, *, is_log: bool
+) -> None:
+    """Softmax of a dimension that is not the last: rows of a transposed copy, written back."""
+    x = as_rows(ctx, moved)
+    rows = ctx.temporary(moved.shape, F32)
+    ctx.step(
+        SoftmaxSpec(is_log=is_log),
+        x.shape[0],
+        ("y",),
+        cols=x.shape[1], x0=x, x0_row=x.byte_stride[0],
+        y=rows, y_row=x.shape[1] * 4,
+    )  # fmt: skip
+    target = ctx.output(group.output)
+    copy(ctx, rows, _to_end(target, dim))
+
+
+def _to_end(value: Value, dim: int) -> Value:
+    order = [d for d in range(len(value.shape)) if d != dim] + [dim]
+    return value.view(tuple(value.shape[d] for d in order), tuple(value.stride[d] for d in order))
+
+
+def _emit(
+    ctx: Lowering, group: Group, spec: Any, arguments: dict[str, Argument], dims: int
+) -> None:
+    """The step, into the group's output directly where its rows lie evenly."""
+    target = ctx.output(group.output)
+    rows = target
+    if not target.is_contiguous:
+        rows = ctx.temporary(target.shape, target.dtype)
+    flat = as_rows(ctx, rows, dims)
+    ctx.step(spec, flat.shape[0], ("y",), **arguments, y=flat, y_row=flat.byte_stride[0])
+    if rows is not target:
+        copy(ctx, rows, target)
+
+
+def _norm_arguments(node: Node, *, is_rms: bool) -> tuple[Any, Any, float]:
+    given: list[Any] = [*node.args, *(None,) * (6 - len(node.args))]
+    weight = given[2] if given[2] is not None else node.kwargs.get("weight")
+    if is_rms:
+        eps = given[3] if given[3] is not None else node.kwargs.get("eps")
+        return weight, None, torch.finfo(F32).eps if eps is None else eps
+    bias = given[3] if given[3] is not None else node.kwargs.get("bias")
+    eps = given[4] if given[4] is not None else node.kwargs.get("eps", 1e-5)
+    return weight, bias, eps
+
+
+def accept(node: Node) -> str | None:
+    """f32 only."""
+    for tensor in (node, *node.all_input_nodes):
+        spec: TensorSpec = tensor.meta["spec"]
+        if spec.dtype != F32:
+            return f"rows of {str(spec.dtype).removeprefix('torch.')} have no kernel"
+    return None
+
+
+def accept_softmax(node: Node) -> str | None:
+    """f32 only; without another dtype asked for; fused chains need the last dimension."""
+    if len(node.args) > 2 and node.args[2] not in (None, F32):  # noqa: PLR2004 - its dtype argument
+        return "softmax into another dtype has no kernel"
+    return accept(node)
+
+
+ROWS: tuple[Row, ...] = (
+    Row(aten.layer_norm.default, "norm", accept, lower_norm, epilogue=True),
+    Row(aten.rms_norm.default, "norm", accept, lower_norm, epilogue=True),
+    Row(aten.softmax.int, "softmax", accept_softmax, lower_softmax),
+    Row(aten.log_softmax.int, "softmax", accept_softmax, lower_softmax),
+)
