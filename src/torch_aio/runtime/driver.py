@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.jit import Jit
 from torch_aio.codegen.types import Value, i32, i64, ptr
+
+if TYPE_CHECKING:
+    from torch_aio.codegen.jit import Jit
 
 STEP_SLOTS = 4
 JOB_SLOTS = 4

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from torch_aio import cache as disk
 from torch_aio import config, cpu, log
 from torch_aio.codegen import isa as isas
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.jit import Jit
 from torch_aio.runtime.driver import compile_driver
 from torch_aio.runtime.threads import Team, team
+
+if TYPE_CHECKING:
+    from torch_aio.codegen.jit import Jit
 
 
 @dataclass
@@ -43,6 +46,8 @@ def _machine(name: str) -> Machine | None:
         wanted = name or "AVX2 with FMA and F16C, or Armv8.2 with fp16"
         log.notice_once("isa", f"this CPU has no {wanted}: torch_aio leaves all work to PyTorch")
         return None
+    from torch_aio.codegen.jit import Jit  # noqa: PLC0415 - llvmlite: only where something compiles
+
     store = disk.default()
     jit = Jit(isa, store.get, store.put)
     threads = team()
