@@ -21,8 +21,7 @@ BIAS_RELU_ADD = Chain(
     (Step("add", (0, 1), "f32"), Step("relu", (3,), "f32"), Step("add", (4, 2), "f32")),
 )
 
-# channels, group, (batch, height, width), kernel, stride, padding, dilation, splits
-CASES = [
+CASES = [  # channels, group, (batch, height, width), kernel, stride, padding, dilation, splits
     (1, 1, (1, 1, 1), (3, 3), (1, 1), (1, 1), (1, 1), 1),
     (7, 1, (2, 5, 3), (3, 3), (1, 1), (1, 1), (1, 1), 2),
     (33, 1, (1, 17, 19), (3, 3), (1, 1), (1, 1), (1, 1), 5),

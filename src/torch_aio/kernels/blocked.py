@@ -6,8 +6,8 @@ Input 0 of an epilogue is the accumulator. Input n is operand ``e<n>`` of the ke
     channel  e1:ptr e1_batch:int e1_block:int           c values a channel block (a bias: batch 0)
     full     e1:ptr e1_batch:int e1_block:int [...]     blocked like the output, its own strides
 
-A "full" operand's rows: depthwise and pooling take ``e1_row:int``; convolution a column of its pixel
-table. Strides are bytes.
+Rows of a "full" operand: ``e1_row:int``, or a row of the pixel table of convolution. Strides are
+bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import chain as chains
-from torch_aio.kernels.chain import TYPES, Chain, Input
+from torch_aio.kernels.chain import Chain, Input, itemsize
 
 ACCUMULATOR = Chain((Input("f32", "full"),))
 """The epilogue that does nothing."""
@@ -39,11 +39,6 @@ def operand_params(chain: Chain, rows: bool) -> str:
 def full_operands(chain: Chain) -> list[int]:
     """The numbers of the epilogue's "full" operands."""
     return [n for n, operand in enumerate(chain.inputs) if n and operand.access == "full"]
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of an element of a chain's dtype."""
-    return TYPES[dtype].bytes
 
 
 @dataclass
@@ -100,13 +95,7 @@ class Epilogue:
 def _fixed(k: Builder, operand: Input, base: Value, lanes: int) -> Value:
     if operand.access == "channel":
         return chains.load(k, operand.dtype, lanes, base)
-    return k.splat(_scalar(k, operand.dtype, base), lanes)
-
-
-def _scalar(k: Builder, dtype: str, base: Value) -> Value:
-    if dtype == "bool":
-        return k.icmp("ne", k.load(TYPES["i8"], base), 0)
-    return k.load(TYPES[dtype], base)
+    return chains.load_scalar(k, operand.dtype, lanes, base)
 
 
 @contextmanager

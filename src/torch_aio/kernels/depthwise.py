@@ -1,8 +1,8 @@
 """Convolutions whose output channel block reads the input channel block of the same number.
 
-That is depthwise convolution, and grouped convolution with equal groups of 2, 4 ... channels on both
-sides as long as a group fits a vector: there lane l of term n multiplies lane (l - l % group) + n of
-the input, a shuffle known when the kernel is made.
+That is depthwise convolution, and grouped convolution with equal groups of 2, 4 ... channels on
+both sides as long as a group fits a vector: there lane l of term n multiplies lane
+(l - l % group) + n of the input, a shuffle known when the kernel is made.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from torch_aio.kernels.blocked import (
     Epilogue,
     each_vector,
     full_operands,
-    itemsize,
     operand_params,
 )
-from torch_aio.kernels.chain import Chain
+from torch_aio.kernels.chain import Chain, itemsize
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4

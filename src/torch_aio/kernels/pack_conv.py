@@ -1,4 +1,4 @@
-"""Weights of convolutions, packed once for the kernels that read them; bias vectors likewise.
+"""Weights and biases of convolutions, packed once for the kernels that read them; pixel tables.
 
 Each class is a pack function that is hashable by value: ``PackConv(...)(weight) -> tensor``.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
@@ -26,6 +28,30 @@ class PackDepthwise:
 
 
 @dataclass(frozen=True)
+class PackConv:
+    """[G*OC, IC, KH, KW] -> [G][panels][blocks][KH][KW][c_in][width], zeros where a dimension pads.
+
+    ``c_in``: input channels a block (1: planar input). ``width``: output channels a panel.
+    """
+
+    groups: int
+    c_in: int
+    width: int
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """The packed weight."""
+        planes = _planes(weight)
+        count, inputs, height, width = planes.shape
+        outputs = count // self.groups
+        grouped = planes.reshape(self.groups, outputs, inputs, height, width)
+        spare = (0, 0, 0, 0, 0, -inputs % self.c_in, 0, -outputs % self.width)
+        padded = functional.pad(grouped, spare)
+        blocks = padded.reshape(self.groups, -1, self.width, padded.shape[2] // self.c_in,
+                                self.c_in, height, width)  # fmt: skip
+        return blocks.permute(0, 1, 3, 5, 6, 4, 2).contiguous()
+
+
+@dataclass(frozen=True)
 class PackChannels:
     """A vector of C numbers, zero up to a multiple of the block: a bias."""
 
@@ -40,3 +66,58 @@ class PackChannels:
 def _planes(weight: torch.Tensor) -> torch.Tensor:
     """A conv1d weight as one of conv2d with one row."""
     return weight.unsqueeze(2) if weight.dim() == 3 else weight
+
+
+def pixel_table(
+    tile: int, batch: int, height: int, width: int, *strides: int
+) -> npt.NDArray[np.int32]:
+    """The byte offsets of output pixels in tensors: [tensors, pixels up to a multiple of tile].
+
+    ``strides`` are (image, row, pixel) bytes of one tensor after the other; the last pixel repeats.
+
+    Raises OverflowError where an offset needs more than 31 bits.
+    """
+    image, row, pixel = np.indices((batch, height, width), dtype=np.int64).reshape(3, -1)
+    table = [
+        image * strides[n] + row * strides[n + 1] + pixel * strides[n + 2]
+        for n in range(0, len(strides), 3)
+    ]
+    padded = np.pad(np.stack(table), ((0, 0), (0, -len(image) % tile)), mode="edge")
+    if padded.size and padded.max() >= 2**31:
+        raise OverflowError("a plane of more than 2 GiB does not fit the pixel table")
+    return padded.astype(np.int32)
+
+
+def padded_groups(groups: int, inner: int, block: int) -> npt.NDArray[np.int64]:
+    """The source channel of every channel once each group is padded to whole blocks (-1: none)."""
+    channels = np.arange(groups * inner).reshape(groups, inner)
+    return np.pad(channels, ((0, 0), (0, -inner % block)), constant_values=-1).reshape(-1)
+
+
+def dense_groups(groups: int, inner: int, block: int) -> npt.NDArray[np.int64]:
+    """The inverse of ``padded_groups``, up to whole blocks."""
+    padded = padded_groups(groups, inner, block)
+    source = np.flatnonzero(padded >= 0)
+    return np.pad(source, (0, -len(source) % block), constant_values=-1)
+
+
+def repeated_channels(channels: int, times: int, block: int) -> npt.NDArray[np.int64]:
+    """Every channel ``times`` over, up to whole blocks."""
+    source = np.repeat(np.arange(channels), times)
+    return np.pad(source, (0, -len(source) % block), constant_values=-1)
+
+
+CHANNELS = {
+    "pad": padded_groups,
+    "unpad": dense_groups,
+    "repeat": repeated_channels,
+}
+
+
+def channel_table(
+    kind: str, block: int, outer: int, inner: int, block_bytes: int
+) -> npt.NDArray[np.int32]:
+    """Byte offsets, for ``GatherChannels``, of the channels that a rule of ``CHANNELS`` names."""
+    source = CHANNELS[kind](outer, inner, block)
+    offset = source // block * block_bytes + source % block * 4
+    return np.where(source < 0, -1, offset).astype(np.int32)

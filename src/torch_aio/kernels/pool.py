@@ -66,7 +66,7 @@ class Pool(KernelSpec):
                     self._border_pixel(k, x, y, top, rows, column)
 
     def _interior(self, k: Builder) -> tuple[Size, Size]:
-        """The output columns whose windows lie inside the row (none where columns are not baked)."""
+        """The output columns whose windows lie inside the row (none without baked columns)."""
         p = k.p
         if not self.columns:
             return 0, 0
@@ -179,7 +179,7 @@ class AdaptiveAvgPool(KernelSpec):
         return "adaptive_avgpool_f32"
 
     def emit(self, k: Builder) -> None:
-        """Pixel by pixel, the rows of a window in ``PIXELS`` sums: they hide the adder's latency."""
+        """Pixel by pixel, a window in ``PIXELS`` sums: they hide the adder's latency."""
         p, pixel = k.p, k.isa.block * BYTES
         with k.loop(k.begin, k.end) as unit:
             plane, row = k.udiv(unit.i, p.height), k.urem(unit.i, p.height)

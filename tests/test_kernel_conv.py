@@ -1,0 +1,198 @@
+"""Direct convolution in the blocked layout against fp64, and what groups are copied by."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.nn.functional import conv2d, pad
+
+import blocked
+from kernel_runner import ISAS, jit, run_kernel
+from torch_aio.codegen.isa import AVX2, AVX512, NEON
+from torch_aio.codegen.types import f32
+from torch_aio.kernels.blocked import ACCUMULATOR
+from torch_aio.kernels.chain import Chain, Input, Step
+from torch_aio.kernels.channels import GatherChannels
+from torch_aio.kernels.conv import TILES, Conv
+from torch_aio.kernels.pack_conv import PackChannels, PackConv, channel_table, pixel_table
+from torch_aio.kernels.spec import generate
+
+BEST = {name: next(iter(tiles)) for name, tiles in TILES.items()}
+EPS = torch.finfo(torch.float32).eps
+SIGMOID_ADD = Chain(
+    (Input("f32", "full"), Input("f32", "channel"), Input("f32", "full"), Input("f32", "full")),
+    (Step("add", (0, 1), "f32"), Step("sigmoid", (4,), "f32"), Step("add", (5, 2), "f32"),
+     Step("mul", (6, 3), "f32")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution and how it is run."""
+
+    inputs: int
+    outputs: int
+    plane: tuple[int, int, int]
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    splits: int = 1
+    planar: int = 0
+    """Taps a step of the planar kernel; 0: blocked input."""
+
+
+CASES = [
+    Case(1, 1, (1, 1, 1)),
+    Case(3, 7, (2, 5, 3), splits=2),
+    Case(16, 64, (1, 17, 19), splits=5),
+    Case(33, 17, (1, 7, 7), (1, 1), padding=(0, 0), splits=2),
+    Case(64, 33, (3, 4, 4), (1, 1), (2, 2), (0, 0), splits=5),
+    Case(17, 32, (2, 9, 14), stride=(2, 1), splits=2),
+    Case(9, 15, (1, 8, 12), (5, 5), padding=(2, 2)),
+    Case(8, 16, (1, 10, 9), padding=(2, 3), dilation=(2, 3)),
+    Case(64, 128, (1, 1, 19), (1, 3), (1, 2), (0, 2), (1, 2)),
+    Case(64, 96, (1, 6, 6), groups=2, splits=2),
+    Case(48, 16, (2, 3, 5), (3, 1), padding=(1, 0), groups=1),
+    Case(200, 8, (1, 2, 2), (1, 1), padding=(0, 0)),
+    Case(3, 64, (1, 19, 17), (7, 7), (2, 2), (3, 3), planar=7, splits=2),
+    Case(3, 9, (2, 6, 11), padding=(1, 1), dilation=(1, 2), planar=3, splits=5),
+    Case(1, 33, (2, 1, 70), (1, 24), (1, 5), (0, 0), planar=8),
+]
+
+
+def units_of(case: Case, spec: Conv, lanes: int, pixels: int, batch: int, panels_a_unit: int):
+    vectors = math.ceil(case.outputs / case.groups / lanes)
+    panels = math.ceil(vectors / spec.tile[1]) * case.groups
+    return math.ceil(panels / panels_a_unit) * batch * (pixels // spec.tile[0])
+
+
+def source_of(isa, case: Case, x):
+    """The input in memory: pointer, byte strides (batch, block, row, pixel), channels a block."""
+    if case.planar:
+        padded = blocked.guarded(
+            tuple(pad(x, (case.padding[1],) * 2 + (case.padding[0],) * 2).shape)
+        )
+        padded.copy_(pad(x, (case.padding[1],) * 2 + (case.padding[0],) * 2))
+        return padded, [s * 4 for s in padded.stride()], 1
+    source = blocked.blocked(x, isa.block, *case.padding)
+    return source.storage, [*source.strides("x").values(), isa.block * 4], isa.block
+
+
+def run(isa, case: Case, tile, x, weight, chain=ACCUMULATOR, merged=True, **operands):
+    x_memory, (x_batch, x_block, x_row, x_pixel), c_in = source_of(isa, case, x)
+    options = (None, case.stride, case.padding, case.dilation, case.groups)
+    n, outputs, height, width = conv2d(x, weight, *options).shape
+    y = blocked.empty((n, outputs, height, width), isa.block, 1, 2)
+    y_batch, y_block, y_row = y.strides("y").values()
+    spec = Conv(tile, case.planar, case.dilation[1] if case.planar else 1,
+                bool(outputs % isa.block), chain)  # fmt: skip
+    images = n if merged else 1
+    strides = [x_batch, case.stride[0] * x_row, case.stride[1] * x_pixel,
+               y_batch, y_row, isa.block * 4]  # fmt: skip
+    for operand in operands.get("full", ()):
+        batch, _, row = operand.strides("e").values()
+        strides += [batch, row, isa.block * 4]
+    table = torch.from_numpy(pixel_table(tile[0], images, height, width, *strides))
+    extra = {}
+    if "bias" in operands:
+        extra = {"e1": PackChannels(isa.block)(operands["bias"]),
+                 "e1_batch": 0, "e1_block": isa.block * 4}  # fmt: skip
+        for i, operand in enumerate(operands["full"], 2):
+            extra |= {f"e{i}": operand.pointer, **operand.strides(f"e{i}")}
+            extra.pop(f"e{i}_row")
+    batch, taps = 1 if merged else n, case.planar or 1
+    panels = 1 + case.splits % 2
+    run_kernel(spec, isa, units_of(case, spec, isa.lanes(f32), table.shape[1], batch, panels),
+               case.splits, x=x_memory, x_batch=x_batch, x_block=x_block,
+               tap_row=case.dilation[0] * x_row, tap_column=case.dilation[1] * x_pixel * taps,
+               w=PackConv(case.groups, c_in, tile[1] * isa.lanes(f32))(weight),
+               y=y.pointer, y_batch=y_batch, y_block=y_block, table=table, batch=batch,
+               pixels=table.shape[1], channels=outputs, groups=case.groups,
+               in_blocks=-(-case.inputs // case.groups // c_in),
+               out_vectors=-(-outputs // case.groups // isa.lanes(f32)),
+               kernel_h=case.kernel[0], kernel_w=case.kernel[1] // taps,
+               chunk=2, panels_a_unit=panels, tiles_a_block=3, prefetch=case.splits % 2,
+               **extra)  # fmt: skip
+    return y.logical()
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_conv_is_as_near_to_fp64_as_eager(isa, case):
+    """Every tile, images in the pixel table or in the units; no byte outside the input is read."""
+    x = torch.randn(case.plane[0], case.inputs, *case.plane[1:])
+    weight = torch.randn(case.outputs, case.inputs // case.groups, *case.kernel)
+    options = (None, case.stride, case.padding, case.dilation, case.groups)
+    want = conv2d(x.double(), weight.double(), *options)
+    scale = want.abs().max()
+    eager = ((conv2d(x, weight, *options) - want).abs().max() / scale).item()
+    for tile, merged in itertools.product(TILES[isa.name], (True, False)):
+        error = ((run(isa, case, tile, x, weight, merged=merged) - want).abs().max() / scale).item()
+        assert error <= max(2 * eager, 8 * EPS)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("case", [CASES[3], CASES[5]], ids=str)
+def test_epilogue_keeps_padding_zero(isa, case):
+    """sigmoid(conv + bias) + a, times b: f(0) is not 0, and padding lanes still are."""
+    x = torch.randn(case.plane[0], case.inputs, *case.plane[1:])
+    weight, bias = torch.randn(case.outputs, case.inputs, *case.kernel), torch.randn(case.outputs)
+    plain = conv2d(x, weight, bias, case.stride, case.padding)
+    a, b = torch.randn_like(plain), torch.randn_like(plain)
+    full = (blocked.blocked(a, isa.block, 0, 3), blocked.blocked(b, isa.block))
+    y = run(isa, case, BEST[isa.name], x, weight, SIGMOID_ADD, bias=bias, full=full)
+    torch.testing.assert_close(y, (plain.sigmoid() + a) * b)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_non_finite_values_stay_in_their_group_and_out_of_padding(isa):
+    for case in (Case(64, 64, (1, 5, 6), groups=2), Case(7, 9, (1, 5, 6))):
+        x = torch.randn(1, case.inputs, 5, 6)
+        weight = torch.randn(case.outputs, case.inputs // case.groups, 3, 3)
+        x[0, 3, 2, 1], x[0, 5, 4, 5], x[0, 1, 0, 0] = float("nan"), float("inf"), 1e-41
+        y = run(isa, case, BEST[isa.name], x, weight)
+        want = conv2d(x, weight, None, 1, 1, 1, case.groups)
+        torch.testing.assert_close(y, want, equal_nan=True, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize(
+    ("kind", "outer", "inner"), [("pad", 3, 5), ("unpad", 3, 5), ("repeat", 6, 3)]
+)
+def test_gather_channels_follows_its_table(isa, kind, outer, inner):
+    wide = -(-inner // isa.block) * isa.block
+    channels = {"pad": outer * inner, "unpad": outer * wide, "repeat": outer}[kind]
+    x = torch.randn(2, channels, 3, 5)
+    grouped = x.reshape(2, outer, -1, 3, 5)
+    want = {
+        "pad": pad(grouped, (0, 0, 0, 0, 0, wide - inner)).flatten(1, 2),
+        "unpad": grouped[:, :, :inner].flatten(1, 2),
+        "repeat": x.repeat_interleave(inner, 1),
+    }[kind]
+    source, y = blocked.blocked(x, isa.block, 1, 0), blocked.empty(tuple(want.shape), isa.block)
+    strides = source.strides("x")
+    table = torch.from_numpy(channel_table(kind, isa.block, outer, inner, strides.pop("x_block")))
+    blocks = y.storage.shape[1]
+    assert table.numel() == blocks * isa.block
+    run_kernel(GatherChannels(masked=True), isa, 2 * blocks * 3, 2, x=source.pointer, **strides,
+               table=table, y=y.pointer, **y.strides("y"), channels=want.shape[1], blocks=blocks,
+               height=3, width=5)  # fmt: skip
+    assert torch.equal(y.logical(), want)
+
+
+@pytest.mark.parametrize("isa", [AVX2, AVX512, NEON], ids=lambda isa: isa.name)
+def test_the_register_tile_does_not_spill(isa):
+    """Vector registers never go to the stack inside the product, on machines we lack as well."""
+    for tile in TILES[isa.name]:
+        text = jit(isa).assembly(generate(Conv(tile), isa))
+        product = max(text.split("\n.LBB"), key=lambda part: len(re.findall("vfmadd|fmla", part)))
+        stack = "(%rsp)" if isa is not NEON else "[sp"
+        lines = [line for line in product.splitlines() if stack in line]
+        assert not [line for line in lines if re.search(r"[yz]mm|\tq\d", line)]
