@@ -126,3 +126,24 @@ def test_constants_are_what_depends_on_no_input() -> None:
     constants = {n for n in gm.graph.nodes if n.meta.get("constant")}
     assert constants == {w, doubled, steps}
     assert hoist_constants(gm) == 0
+
+
+def test_parameters_of_another_dtype_are_not_folded() -> None:
+    x = torch.randn(1, 3, 8, 8).bfloat16()
+    h = Hand(x)
+    weight = h.constant(torch.randn(4, 3, 3, 3).bfloat16())
+    y = h.op(aten.conv2d.default, h.inputs[0], weight)
+    norm = h.op(
+        aten.batch_norm.default,
+        y,
+        *[h.constant(torch.rand(4) + 1) for _ in range(4)],
+        False,
+        0.1,
+        1e-5,
+        False,
+    )
+    gm = h.done(norm)
+    assert agree(gm, fold, [x]) == 0
+    assert refusals(gm, "fold_batch_norm") == [
+        "the parameters of this batch norm are of another dtype"
+    ]

@@ -107,3 +107,25 @@ def test_a_static_cache_is_updated_in_place() -> None:
     gm = through("compile", Cached(), *inputs)
     (update,) = calls(gm, "index_copy")
     assert update.meta["reinplace"] in {n.name for n in gm.graph.find_nodes(op="placeholder")}
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_fused_encoder_layer_is_spelled_out(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=norm_first)
+    gm = through("compile", layer, torch.randn(2, 10, 32))
+    assert operators(gm) <= PLAIN
+    assert len(calls(gm, "scaled_dot_product_attention")) == 1
+
+
+def test_the_fused_attention_is_spelled_out() -> None:
+    class Self(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    gm = through("compile", Self(), torch.randn(2, 10, 32))
+    assert operators(gm) <= PLAIN
+    assert len(calls(gm, "scaled_dot_product_attention")) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_aio.ir.shapes import layout
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Expr, Int
 
@@ -27,9 +28,11 @@ def same_int(a: Int, b: Int) -> bool:
 
 
 def same_strides(a: TensorSpec, b: TensorSpec) -> bool:
-    """Whether equal shapes lie in memory alike (strides of sizes 0 and 1 do not matter)."""
+    """Whether equal shapes lie in memory alike; strides of sizes 0 and 1 hardly matter."""
     if any(isinstance(size, int) and size == 0 for size in a.shape):
         return True
+    if _has_channels_inside(a) != _has_channels_inside(b):
+        return False
     return all(
         (isinstance(size, int) and size == 1) or same_int(x, y)
         for size, x, y in zip(a.shape, a.stride, b.stride, strict=True)
@@ -43,3 +46,8 @@ def is_symbolic(value: Any) -> bool:
     if isinstance(value, tuple):
         return any(is_symbolic(v) for v in value)
     return isinstance(value, Expr)
+
+
+def _has_channels_inside(x: TensorSpec) -> bool:
+    """Whether eager takes it for channels-last: there strides of size-1 dimensions do matter."""
+    return x.ndim in (4, 5) and not is_symbolic(x) and layout.suggests_channels_last(x)

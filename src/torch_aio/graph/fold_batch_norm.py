@@ -23,6 +23,7 @@ from torch_aio.graph.rewrite import (
 
 _CONVS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 _NAME = "fold_batch_norm"
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def fold_batch_norm(gm: GraphModule) -> int:
         bound = bind(node)
         if bound["training"]:
             refuse(node, _NAME, "batch norm in training mode")
-        elif not all(
-            _is_constant(bound[k]) for k in ("weight", "bias", "running_mean", "running_var")
-        ):
+        elif not all(_is_constant(bound[k]) for k in _PARAMETERS):
             refuse(node, _NAME, "the parameters of this batch norm are not constants")
+        elif any(spec(bound[k]).dtype != spec(node).dtype for k in _PARAMETERS if bound[k]):
+            refuse(node, _NAME, "the parameters of this batch norm are of another dtype")
         else:
             count += _fold(node, bound)
     sweep_dead(gm.graph)

@@ -16,10 +16,11 @@ from torch_aio.graph.spelling import (
     einsum,
     elementwise,
     norms,
+    transformer,
     views,
 )
 
-ITEMS: dict[Any, Rule] = {**contraction.ITEMS, **norms.ITEMS}
+ITEMS: dict[Any, Rule] = {**contraction.ITEMS, **norms.ITEMS, **transformer.ITEMS}
 
 
 def item(node: Node) -> Value:
@@ -38,6 +39,7 @@ RULES: dict[Any, Rule] = {
     **contraction.RULES,
     **einsum.RULES,
     **norms.RULES,
+    **transformer.RULES,
     **creation.RULES,
     operator.getitem: item,
 }

@@ -68,7 +68,8 @@ def run(gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIP
         for step in passes:
             name = step.__name__
             report.fired[name] = step(gm)
-            verify(gm, name)
+            if report.fired[name]:
+                verify(gm, name)
             if _log.isEnabledFor(logging.DEBUG):
                 gm.recompile()
                 _log.debug("graph after %s (fired %d):\n%s", name, report.fired[name], gm.code)
