@@ -124,9 +124,9 @@ def _items(gm: GraphModule, compiled: Mapping[int, NetworkItem]) -> list[Item]:
     wanted = _read_by_aten(gm)
     aten: dict[int, list[Item]] = {}
     for node in gm.graph.nodes:
-        if node.op == "call_function" and node.meta["verdict"].kind in ("aten", "size"):
-            if node.meta["verdict"].kind == "aten" or node in wanted:
-                aten.setdefault(node.meta["stage"], []).append(AtenItem(node))
+        verdict = node.meta.get("verdict")
+        if verdict and (verdict.is_pytorchs or (verdict.kind == "size" and node in wanted)):
+            aten.setdefault(node.meta["stage"], []).append(AtenItem(node))
     items: list[Item] = []
     for stage in sorted({*aten, *compiled}):
         items += [compiled[stage]] if stage in compiled else aten[stage]
@@ -137,7 +137,7 @@ def _read_by_aten(gm: GraphModule) -> set[Node]:
     wanted: set[Node] = set()
     for node in reversed(list(gm.graph.nodes)):
         verdict = node.meta.get("verdict")
-        if node.op == "output" or (verdict and verdict.kind == "aten") or node in wanted:
+        if node.op == "output" or (verdict and verdict.is_pytorchs) or node in wanted:
             wanted.update(n for n in node.all_input_nodes)
     return wanted
 

@@ -22,11 +22,17 @@ class Verdict:
     """What became of a node.
 
     ``kernel``: ours; ``view``: ours, another view of the same memory; ``constant``: computed when the
-    graph is compiled; ``size``: an integer; ``aten``: left to PyTorch for ``reason``.
+    graph is compiled; ``size``: an integer; ``aten``: left to PyTorch for ``reason``; ``outside``: a
+    view of a network's result, which PyTorch makes.
     """
 
-    kind: Literal["kernel", "view", "constant", "size", "aten"]
+    kind: Literal["kernel", "view", "constant", "size", "aten", "outside"]
     reason: str = ""
+
+    @property
+    def is_pytorchs(self) -> bool:
+        """Whether PyTorch runs the node at each call."""
+        return self.kind in ("aten", "outside")
 
     @property
     def is_ours(self) -> bool:

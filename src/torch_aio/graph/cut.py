@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from torch_aio.graph.claim import Verdict
 
-OUTSIDE = Verdict("aten", "a view that leaves a network is PyTorch's own")
+OUTSIDE = Verdict("outside", "a view that leaves its network is PyTorch's own")
 
 
 def cut(gm: GraphModule) -> int:

@@ -53,7 +53,7 @@ class Explanation:
     @property
     def nodes(self) -> float:
         """The share of tensor nodes on our kernels."""
-        return _share((line, 1) for line in self.lines)
+        return _share((line, line.verdict != "outside") for line in self.lines)
 
     @property
     def flops(self) -> float:
