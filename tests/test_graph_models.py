@@ -127,5 +127,5 @@ def test_the_fused_attention_is_spelled_out() -> None:
             return self.attention(x, x, x, need_weights=False)[0]
 
     gm = through("compile", Self(), torch.randn(2, 10, 32))
-    assert operators(gm) <= PLAIN
+    assert operators(gm) <= PLAIN | {"clone"}  # what is returned lies as promised
     assert len(calls(gm, "scaled_dot_product_attention")) == 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch.fx import GraphModule
 
+from torch_aio import log
 from torch_aio.graph.claim import claim
 from torch_aio.graph.cut import cut
 from torch_aio.graph.drop_copies import drop_copies
@@ -42,7 +42,6 @@ DECISIONS: tuple[Pass, ...] = (
     layout,
 )
 PIPELINE: tuple[Pass, ...] = (*REWRITES, *DECISIONS)
-_log = logging.getLogger("torch_aio")
 
 
 @dataclass
@@ -70,9 +69,11 @@ def run(gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIP
             report.fired[name] = step(gm)
             if report.fired[name]:
                 verify(gm, name)
-            if _log.isEnabledFor(logging.DEBUG):
+            if log.logger.isEnabledFor(log.ALL):
                 gm.recompile()
-                _log.debug("graph after %s (fired %d):\n%s", name, report.fired[name], gm.code)
+                log.logger.log(
+                    log.ALL, "graph after %s (fired %d):\n%s", name, report.fired[name], gm.code
+                )
     gm.recompile()
     return report
 
