@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import subprocess
 import sys
 import textwrap
@@ -28,7 +30,7 @@ def _strict(monkeypatch):
 
 
 def frozen(model, *inputs, how="script", **kwargs):
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = model.eval()
         made = torch.jit.script(model) if how == "script" else torch.jit.trace(model, inputs)
@@ -422,7 +424,7 @@ def test_stays_a_script_module():
     assert list(module.state_dict()) == []
     buffer = module.save_to_buffer()
     assert isinstance(buffer, bytes)
-    assert runner_of(module.copy()) is not None
+    assert runner_of(copy.copy(module)) is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         script = torch.jit.script(Tiny())
@@ -641,7 +643,7 @@ def test_installing_is_cheap_and_imports_nothing_heavy():
     """)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
-        env={**__import__("os").environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 

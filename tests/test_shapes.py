@@ -479,7 +479,7 @@ def test_infers_whole_models_without_heavy_imports():
             frozen = torch.jit.freeze(torch.jit.trace(model.eval(), inputs, strict=False))
             leaves = [Leaf(i) for i in range(len(inputs))]
             loaded = {m for m in ("sympy", "torch._dynamo") if m in sys.modules}
-            trace(Source(frozen.graph, "m", True), (leaves, []), [spec_of(x) for x in inputs], None)
+            trace(Source(frozen.graph, "m", True), (leaves, []), [spec_of(x) for x in inputs], [], None)
             now = {m for m in ("sympy", "torch._dynamo") if m in sys.modules}
             assert now == loaded, now - loaded
 

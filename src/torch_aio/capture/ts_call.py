@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from torch_aio.capture.ts_values import Handover
+from torch_aio.capture.ts_values import Handover, contains
+from torch_aio.ir.symbols import Expr, evaluate
 
 TENSORS = (torch.Tensor, torch.nn.Parameter)
 PLAIN = (int, float, bool, str, type(None), torch.device)
@@ -18,6 +19,13 @@ PLAIN = (int, float, bool, str, type(None), torch.device)
 @dataclass(frozen=True)
 class Leaf:
     """The i-th tensor of a call's arguments, or the i-th of its flat results."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The i-th int of a call's arguments."""
 
     index: int
 
@@ -45,15 +53,18 @@ def key_of(value: Any, tensors: list[torch.Tensor]) -> Any:
     raise Handover(f"an argument is a {type(value).__name__}")
 
 
-def template_of(value: Any, tensors: list[torch.Tensor]) -> Any:
-    """The argument with ``Leaf``s in place of tensors, in the order of ``key_of``."""
+def template_of(value: Any, tensors: list[torch.Tensor], ints: list[int]) -> Any:
+    """The argument with places for its tensors (in the order of ``key_of``) and ints."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         return Leaf(len(tensors) - 1)
+    if type(value) is int:
+        ints.append(value)
+        return Whole(len(ints) - 1)
     if isinstance(value, (list, tuple)):
-        return type(value)(template_of(v, tensors) for v in value)
+        return type(value)(template_of(v, tensors, ints) for v in value)
     if isinstance(value, dict):
-        return {k: template_of(v, tensors) for k, v in value.items()}
+        return {k: template_of(v, tensors, ints) for k, v in value.items()}
     return value
 
 
@@ -63,25 +74,40 @@ def frozen(template: Any) -> Any:
         return type(template), tuple(frozen(t) for t in template)
     if isinstance(template, dict):
         return dict, tuple((k, frozen(t)) for k, t in template.items())
-    return template if isinstance(template, Leaf) else (type(template), template)
+    return template if isinstance(template, (Leaf, Whole)) else (type(template), template)
 
 
-def fill(template: Any, leaves: Sequence[Any]) -> Any:
-    """``template`` with its leaves replaced."""
+def fill(template: Any, leaves: Sequence[Any], ints: Sequence[Any] = ()) -> Any:
+    """``template`` with tensors and ints in their places."""
     if isinstance(template, Leaf):
         return leaves[template.index]
+    if isinstance(template, Whole):
+        return ints[template.index]
     if isinstance(template, (list, tuple)):
-        return type(template)(fill(t, leaves) for t in template)
+        return type(template)(fill(t, leaves, ints) for t in template)
     if isinstance(template, dict):
-        return {k: fill(t, leaves) for k, t in template.items()}
+        return {k: fill(t, leaves, ints) for k, t in template.items()}
     return template
 
 
-def filler(template: Any) -> Callable[[Sequence[Any]], Any]:
-    """``fill`` for one template, fast where it is a single result."""
+def filler(template: Any) -> Callable[[Sequence[Any], Mapping[str, int]], Any]:
+    """From flat results, and the call's sizes by symbol, to a result like ``template``."""
     if isinstance(template, Leaf):
-        return operator.itemgetter(template.index)
-    return lambda leaves: fill(template, leaves)
+        first = operator.itemgetter(template.index)
+        return lambda leaves, _: first(leaves)
+    if contains(template, Expr):
+        return lambda leaves, env: _evaluated(fill(template, leaves), env)
+    return lambda leaves, _: fill(template, leaves)
+
+
+def _evaluated(value: Any, env: Mapping[str, int]) -> Any:
+    if isinstance(value, Expr):
+        return evaluate(value, env)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_evaluated(v, env) for v in value)
+    if isinstance(value, dict):
+        return {k: _evaluated(v, env) for k, v in value.items()}
+    return value
 
 
 def converter(kind: Any) -> Callable[[Any], Any]:

@@ -72,21 +72,16 @@ def update(e: Emitter, target: Value, op: Any, args: list[Any], kwargs: dict[str
         new = e.call(aten._to_copy.default, new, dtype=target.spec.dtype)
     if new.spec.shape != target.spec.shape:
         raise DataDependent(f"{op} changes the shape of a tensor in place")
-    value, chain = target, [target]
-    target.node = new.node
-    while value.view is not None:
-        parent = value.view.parent
-        parent.node = _undo(e, value.view, Value(value.node, value.spec)).node
-        value = parent
-        chain.append(parent)
-    if value.constant is not None:
+    base = target
+    while base.view is not None:
+        parent = base.view.parent
+        new = _undo(e, base.view, new)
+        base = parent
+    if base.constant is not None:
         raise Handover("a constant is updated in place")
-    for member in chain:
-        member.version += 1
-    latest = max(member.version for member in chain)
-    for member in chain:
-        member.version = latest
-    return value
+    base.node, base.spec = new.node, new.spec
+    base.version += 1  # its views, the target among them, are read from it again
+    return base
 
 
 def _functional(e: Emitter, op: Any, target: Value, args: list[Any], kwargs: dict[str, Any]) -> Value:

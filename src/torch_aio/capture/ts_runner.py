@@ -16,10 +16,12 @@ import torch
 from torch_aio import config, log, switch
 from torch_aio.capture.ts_call import check, converter, key_of
 from torch_aio.capture.ts_capture import Entry, Source
-from torch_aio.capture.ts_specialize import Specializer
+from torch_aio.capture.ts_specialize import Call, Specializer
+from torch_aio.capture.ts_symbols import Symbols
 from torch_aio.capture.ts_values import DataDependent, Handover
 
 _MISSING: Any = object()
+NO_SIZES: dict[str, int] = {}
 _tracing = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
@@ -39,6 +41,12 @@ def elsewhere() -> bool:
         or _autocast()
         or torch.compiler.is_dynamo_compiling()
     )
+
+
+def sizes(symbols: Symbols, arguments: Any) -> dict[str, int]:
+    """The values of a call's symbols."""
+    call = Call(arguments)
+    return symbols.env(call.tensors, call.ints)
 
 
 class Runner:
@@ -120,7 +128,12 @@ class Runner:
                 entry = self._compile(key, args, attributes)
             if entry is None or (entry.updates and _overlap(tensors)):
                 return self._original(*args)
-            return self._finish(entry, entry.run(*tensors))
+            outputs = entry.run(*tensors)
+            env = NO_SIZES if entry.symbols is None else sizes(entry.symbols, (args, attributes))
+            for path, value in entry.writes:
+                owner, name = self._owner(path)
+                owner.setattr(name, value(outputs, env))
+            return entry.result(outputs, env)
         except DataDependent as reason:
             return self._in_segments(reason, args)
         except Exception as error:
@@ -155,7 +168,13 @@ class Runner:
         reads = tuple(attribute_reads(graph))
         self._owners = [self._owner(path) for path in reads]
         name = f"{_class_name(self._module)}.{self._name}"
-        self._specializer = Specializer(Source(graph, name, True, reads))
+        written = {node.s("name") for node in graph.findAllNodes("prim::SetAttr")}
+        weights = frozenset(
+            path
+            for path, (owner, attribute) in zip(reads, self._owners, strict=True)
+            if attribute not in written and attribute in dict(torch._C.ParameterDict(owner).items())
+        )
+        self._specializer = Specializer(Source(graph, name, True, reads, weights))
 
     def _owner(self, path: str) -> tuple[Any, str]:
         *modules, name = path.split(".")
@@ -168,12 +187,6 @@ class Runner:
         assert self._specializer is not None
         values = [c(x) if c is not None else x for c, x in zip(self._convert, args, strict=True)]
         return self._specializer.add(key, (values, list(attributes)))
-
-    def _finish(self, entry: Entry, outputs: Sequence[Any]) -> Any:
-        for path, value in entry.writes:
-            owner, name = self._owner(path)
-            owner.setattr(name, value(outputs))
-        return entry.result(outputs)
 
     def _in_segments(self, reason: DataDependent, args: tuple[Any, ...]) -> Any:
         """Values decide what is computed: run straight-line stretches on the engine instead."""

@@ -21,6 +21,7 @@ from torch_aio import config, log
 from torch_aio.capture.ts_call import check, key_of, template_of
 from torch_aio.capture.ts_capture import Source
 from torch_aio.capture.ts_cut import Stretch, stretches
+from torch_aio.capture.ts_runner import sizes
 from torch_aio.capture.ts_specialize import Specializer
 from torch_aio.capture.ts_values import Handover
 
@@ -49,7 +50,7 @@ class Segmented:
 
     def __call__(self, *args: Any) -> Any:
         tensors: list[torch.Tensor] = []
-        template_of(args, tensors)
+        template_of(args, tensors, [])
         function = self._function
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             function = self._original
@@ -80,7 +81,11 @@ class Segment:
                 entry = self.specializer.add(key, ([*tensors, *ints], []))
             if entry is None:
                 return self._as_is(tensors, ints)
-            result = entry.result(entry.run(*flat))
+            outputs = entry.run(*flat)
+            env = {}
+            if entry.symbols is not None:
+                env = sizes(entry.symbols, ([*tensors, *ints], []))
+            result = entry.result(outputs, env)
         except Exception as error:
             return self._failed(error, tensors, ints)
         return list(result) if isinstance(result, (tuple, list)) else [result]

@@ -9,7 +9,6 @@ method runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch_aio import log
 from torch_aio.capture.ts_call import frozen, template_of
 from torch_aio.capture.ts_capture import Entry, Source, compiled, trace
-from torch_aio.capture.ts_symbols import Shapes, Symbols, symbolic
+from torch_aio.capture.ts_symbols import Sizes, Symbols, sizes_of, symbolic
 from torch_aio.capture.ts_values import Handover
 from torch_aio.errors import CaptureError
 from torch_aio.ir.shapes import spec_of
@@ -35,9 +34,18 @@ _lock = threading.RLock()
 class _Pattern:
     """Calls that differ in sizes only."""
 
-    seen: list[Shapes] = field(default_factory=list)
+    seen: list[Sizes] = field(default_factory=list)
     symbolic: list[tuple[Symbols, Entry]] = field(default_factory=list)
     attempts: int = 0
+
+
+class Call:
+    """(arguments, attributes) of one call, taken apart."""
+
+    def __init__(self, arguments: Any) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self.ints: list[int] = []
+        self.template = template_of(arguments, self.tensors, self.ints)
 
 
 class Specializer:
@@ -60,24 +68,22 @@ class Specializer:
             return entry
 
     def _find(self, arguments: Any) -> Entry | None:
-        tensors: list[torch.Tensor] = []
-        template = template_of(arguments, tensors)
-        pattern = self._pattern(template, tensors)
+        call = Call(arguments)
+        pattern = self._pattern(call)
         if pattern is None:
             return None
         for symbols, entry in pattern.symbolic:
-            if symbols.admits(tensors):
+            if symbols.admits(call.tensors, call.ints):
                 return entry
         try:
-            found = self._with_symbols(pattern, template, tensors)
-            return found or self._static(pattern, template, tensors)
+            return self._with_symbols(pattern, call) or self._static(pattern, call)
         except Handover as reason:
             log.debug("%s: a call runs in TorchScript: %s", self.source.name, reason)
             return None
 
-    def _pattern(self, template: Any, tensors: Sequence[torch.Tensor]) -> _Pattern | None:
-        kinds = tuple((t.dtype, t.ndim) for t in tensors)
-        key = (frozen(template), kinds)
+    def _pattern(self, call: Call) -> _Pattern | None:
+        kinds = tuple((t.dtype, t.ndim) for t in call.tensors)
+        key = (frozen(call.template), kinds)
         if key not in self._patterns:
             if len(self._patterns) >= MOST_PATTERNS:
                 self._notice("its arguments take too many values")
@@ -85,56 +91,58 @@ class Specializer:
             self._patterns[key] = _Pattern()
         return self._patterns[key]
 
-    def _with_symbols(
-        self, pattern: _Pattern, template: Any, tensors: Sequence[torch.Tensor]
-    ) -> Entry | None:
+    def _with_symbols(self, pattern: _Pattern, call: Call) -> Entry | None:
         if not pattern.seen or pattern.attempts >= MOST_SYMBOLIC:
             return None
-        symbols = symbolic(tensors, pattern.seen[-MOST_STATIC:])
+        symbols = symbolic(call.tensors, call.ints, pattern.seen[-MOST_STATIC:])
         if symbols is None:
             return None
         pattern.attempts += 1
         for hints in symbols.hints():
-            entry = self._symbolic(symbols, hints, template, tensors)
+            entry = self._symbolic(symbols, hints, call)
             if entry is not None:
                 pattern.symbolic.append((symbols, entry))
-                pattern.seen.append(_shapes(tensors))
+                pattern.seen.append(sizes_of(call.tensors, call.ints))
                 return entry
         pattern.attempts = MOST_SYMBOLIC
         return None
 
-    def _symbolic(
-        self, symbols: Symbols, hints: dict[str, int], template: Any, tensors: Sequence[torch.Tensor]
-    ) -> Entry | None:
+    def _symbolic(self, symbols: Symbols, hints: dict[str, int], call: Call) -> Entry | None:
         symbols.guards.hints = hints
         symbols.guards.facts.clear()
+        weights = self._weights(call)
         try:
             with symbols.guards.active():
-                form = trace(self.source, template, symbols.specs, symbols)
+                form = trace(
+                    self.source, call.template, symbols.specs, symbols.ints, symbols, weights
+                )
         except CaptureError as reason:
             log.debug("%s: no symbolic sizes: %s", self.source.name, reason)
             return None
-        if not symbols.admits(tensors):
+        if not symbols.admits(call.tensors, call.ints):
             return None
         self.captures += 1
-        return compiled(self.source, form, len(tensors))
+        return compiled(self.source, form, len(call.tensors), symbols)
 
-    def _static(
-        self, pattern: _Pattern, template: Any, tensors: Sequence[torch.Tensor]
-    ) -> Entry | None:
+    def _static(self, pattern: _Pattern, call: Call) -> Entry | None:
         if len(pattern.seen) >= MOST_STATIC:
-            self._notice(f"more than {MOST_STATIC} shapes, and none fits them all")
+            self._notice(f"more than {MOST_STATIC} sizes, and nothing fits them all")
             return None
-        form = trace(self.source, template, [spec_of(t) for t in tensors], None)
-        entry = compiled(self.source, form, len(tensors))
+        specs = [spec_of(t) for t in call.tensors]
+        form = trace(self.source, call.template, specs, call.ints, None, self._weights(call))
+        entry = compiled(self.source, form, len(specs), None)
         self.captures += 1
-        pattern.seen.append(_shapes(tensors))
+        pattern.seen.append(sizes_of(call.tensors, call.ints))
         return entry
+
+    def _weights(self, call: Call) -> dict[int, tuple[str, torch.Tensor]]:
+        """Which of a call's tensors are parameters of the module."""
+        return {
+            leaf.index: (path, call.tensors[leaf.index])
+            for path, leaf in zip(self.source.reads, call.template[1], strict=True)
+            if path in self.source.weights
+        }
 
     def _notice(self, reason: str) -> None:
         name = self.source.name
         log.notice_once(f"cap {name} {reason}", f"{name}: some calls run in TorchScript: {reason}")
-
-
-def _shapes(tensors: Sequence[torch.Tensor]) -> Shapes:
-    return tuple(tuple(t.shape) for t in tensors)

@@ -9,10 +9,10 @@ import torch
 
 from torch_aio.ir.shapes import spec_of
 from torch_aio.ir.spec import TensorSpec, contiguous_stride
-from torch_aio.ir.symbols import Expr, Guards, Int, evaluate, symbol
+from torch_aio.ir.symbols import Expr, Guards, Int, evaluate, source, symbol
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
-Shapes = tuple[tuple[int, ...], ...]
+Sizes = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 
 
 @dataclass
@@ -24,21 +24,30 @@ class Symbols:
     """
 
     specs: list[TensorSpec]
+    ints: list[Int]
     owners: dict[str, tuple[int, int]]
     values: dict[str, int]
     guards: Guards = field(default_factory=lambda: Guards({}))
 
-    def admits(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether a call with these tensors takes the decisions that the trace took."""
+    def env(self, tensors: Sequence[torch.Tensor], ints: Sequence[int]) -> dict[str, int]:
+        """The values of the symbols in a call."""
         env = {name: int(tensors[i].shape[d]) for name, (i, d) in self.owners.items()}
-        if any(size < 2 for size in env.values()):
+        for known, value in zip(self.ints, ints, strict=True):
+            if isinstance(known, Expr):
+                env[source(known)] = value
+        return env
+
+    def admits(self, tensors: Sequence[torch.Tensor], ints: Sequence[int]) -> bool:
+        """Whether a call with these arguments takes the decisions that the trace took."""
+        env = self.env(tensors, ints)
+        if any(env[name] < 2 for name in self.owners):
             return False
+        expected, actual = list(self.ints), list(ints)
         for spec, tensor in zip(self.specs, tensors, strict=True):
-            expected = (*spec.shape, *spec.stride)
-            actual = (*tensor.shape, *tensor.stride())
-            if any(evaluate(e, env) != a for e, a in zip(expected, actual, strict=True)):
-                return False
-        return self.guards.holds(env)
+            expected += (*spec.shape, *spec.stride)
+            actual += (*tensor.shape, *tensor.stride())
+        same = all(evaluate(e, env) == a for e, a in zip(expected, actual, strict=True))
+        return same and self.guards.holds(env)
 
     def hints(self) -> list[dict[str, int]]:
         """Example sizes to decide by: first ones that equal no other size by accident.
@@ -47,16 +56,20 @@ class Symbols:
         it. All sizes are shifted alike, so that relations such as ``n + 1`` survive.
         """
         fixed = {s for spec in self.specs for s in spec.shape if isinstance(s, int)}
-        smallest = min(self.values.values())
+        sizes = {name: self.values[name] for name in self.owners}
+        smallest = min(sizes.values(), default=PRIMES[-1])
         for prime in PRIMES:
-            moved = {name: value - smallest + prime for name, value in self.values.items()}
+            moved = {name: size - smallest + prime for name, size in sizes.items()}
             if prime > smallest and not fixed & set(moved.values()):
+                moved = {**self.values, **moved}
                 return [moved, dict(self.values)]
         return [dict(self.values)]
 
 
-def symbolic(tensors: Sequence[torch.Tensor], seen: Sequence[Shapes]) -> Symbols | None:
-    """Symbols for every size that differs from a shape ``seen`` before; None if none can be one."""
+def symbolic(
+    tensors: Sequence[torch.Tensor], ints: Sequence[int], seen: Sequence[Sizes]
+) -> Symbols | None:
+    """Symbols for every size and int that differs from one ``seen``; None if none can be one."""
     owners: dict[str, tuple[int, int]] = {}
     values: dict[str, int] = {}
     names: dict[tuple[int, ...], Expr] = {}
@@ -64,7 +77,7 @@ def symbolic(tensors: Sequence[torch.Tensor], seen: Sequence[Shapes]) -> Symbols
     for i, tensor in enumerate(tensors):
         shape: list[Int] = list(tensor.shape)
         for d, size in enumerate(tensor.shape):
-            history = (size, *(shapes[i][d] for shapes in seen))
+            history = (size, *(shapes[i][d] for shapes, _ in seen))
             if size < 2 or len(set(history)) == 1:
                 continue
             if history not in names:
@@ -76,7 +89,16 @@ def symbolic(tensors: Sequence[torch.Tensor], seen: Sequence[Shapes]) -> Symbols
         if spec is None:
             return None
         specs.append(spec)
-    return Symbols(specs, owners, values) if names else None
+    wholes: list[Int] = list(ints)
+    for i, value in enumerate(ints):
+        if any(before[i] != value for _, before in seen):
+            wholes[i], values[f"i{i}"] = symbol(f"i{i}"), value
+    return Symbols(specs, wholes, owners, values) if values else None
+
+
+def sizes_of(tensors: Sequence[torch.Tensor], ints: Sequence[int]) -> Sizes:
+    """What of a call may become symbolic."""
+    return tuple(tuple(t.shape) for t in tensors), tuple(ints)
 
 
 def _strided(tensor: torch.Tensor, shape: tuple[Int, ...]) -> TensorSpec | None:

@@ -190,6 +190,8 @@ class Emitter:
         if whole in self._sizes:
             return self._sizes[whole]
         if atom.op == "symbol":
+            if atom.args[0] not in self.symbols:
+                raise CaptureError("an operator takes an int that differs between calls")
             owner, dim = self.symbols[str(atom.args[0])]
             target: Any = torch.ops.aten.sym_size.int
             args: tuple[Any, ...] = (owner, dim)
