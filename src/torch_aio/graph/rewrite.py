@@ -25,6 +25,8 @@ aten = torch.ops.aten
 Value = Any  # what a node's argument may be: Node, number, dtype, None, or a list of those
 Rule = Callable[[Node], Value]  # the value that replaces the node, or None: leave it
 INHERITED = ("source", "path", "name")
+# How shape functions say that they cannot tell (an operator or a mode of it that they do not know).
+_UNTOLD = (NotImplementedError, ValueError, TypeError)
 
 
 @dataclass
@@ -208,7 +210,7 @@ def unify(gm: GraphModule) -> None:
         return
     for node in gm.graph.nodes:
         if node.op == "call_function" and not is_effect(node) and "spec" in node.meta:
-            with suppress(NotImplementedError, TypeError):
+            with suppress(*_UNTOLD):
                 node.meta["spec"] = infer(node)
 
 
@@ -277,7 +279,7 @@ def _sweep(graph: Graph, rules: Mapping[Any, Rule]) -> int:
 def _tried(rule: Rule, node: Node) -> Value:
     try:
         return rule(node)
-    except NotImplementedError as error:  # a shape that cannot be told for symbolic sizes
+    except _UNTOLD as error:
         refuse(node, rule.__name__, str(error))
         return None
 
