@@ -1,7 +1,7 @@
 """The one place that spells LLVM IR: a kernel under construction, as text.
 
 Text, because building the same 6x16 micro-kernel through llvmlite.ir costs 57 times as much.
-Addresses and counts are i64 ``Value``s or Python ints (ints fold into constants); offsets are bytes.
+Addresses and counts are i64 ``Value``s or Python ints (these fold to constants); offsets are bytes.
 Control flow is structured: ``with k.loop(...)`` and ``with k.when(...)`` carry values in SSA form.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Type, Value, f32, i1, i8, i32, i64, literal, ptr, vec
@@ -27,7 +27,7 @@ class Params:
     bytes per thread), an int or float one (a float lies in the slot's low four bytes).
     """
 
-    SLOTS = {"ptr": 2, "int": 1, "float": 1, "scratch": 3}
+    SLOTS: ClassVar = {"ptr": 2, "int": 1, "float": 1, "scratch": 3}
 
     def __init__(self, declaration: str) -> None:
         self.kinds: dict[str, str] = dict(item.split(":") for item in declaration.split())
@@ -40,7 +40,7 @@ class Params:
 
 @dataclass
 class Region:
-    """The inside of a loop or branch: ``i`` counts, ``v`` are the carried values, ``next`` theirs after."""
+    """The inside of a loop or branch: ``i`` counts, ``v`` are carried, ``next`` the values after."""
 
     i: Value
     v: list[Value]
@@ -51,7 +51,7 @@ KERNEL = {"args": ptr, "bases": ptr, "begin": i64, "end": i64, "thread": i64}
 
 
 class Builder:
-    """One function, by default a kernel ``void name(ptr args, ptr bases, i64 begin, i64 end, i64 thread)``.
+    """One function, by default a kernel ``void name(args, bases, begin, end, thread)``.
 
     ``arguments`` are its values by name; ``begin``, ``end`` and ``thread`` of a kernel are attributes.
     """
@@ -152,7 +152,7 @@ class Builder:
     # ---- memory ---------------------------------------------------------------------------
 
     def at(self, base: Value, *offsets: Size) -> Value:
-        """The pointer ``base`` plus byte offsets; the constant part last, so it folds into the access."""
+        """``base`` plus byte offsets; the constant part last, so that it folds into the access."""
         static = sum(o for o in offsets if isinstance(o, int))
         for offset in [o for o in offsets if isinstance(o, Value)] + ([static] if static else []):
             base = self._value(ptr, f"getelementptr i8, ptr {base.text}, i64 {_text(offset)}")
@@ -245,7 +245,7 @@ class Builder:
         )
 
     def op(self, name: str, a: Value, b: Value) -> Value:
-        """A two-operand instruction by name (fadd, fsub, fmul, fdiv, frem, and, or, xor, shl, add ...)."""
+        """A two-operand instruction by name (fadd, fmul, frem, and, or, xor, shl, add ...)."""
         return self._value(a.type, f"{name} {a.type.text} {a.text}, {b.text}")
 
     def fadd(self, a: Value, b: Value) -> Value:
@@ -279,7 +279,9 @@ class Builder:
 
     def select(self, mask: Value, a: Value, b: Value) -> Value:
         """``a`` where ``mask``, else ``b``; a scalar mask picks whole vectors."""
-        text = f"select {mask.type.text} {mask.text}, {a.type.text} {a.text}, {b.type.text} {b.text}"
+        text = (
+            f"select {mask.type.text} {mask.text}, {a.type.text} {a.text}, {b.type.text} {b.text}"
+        )
         return self._value(a.type, text)
 
     def call(self, intrinsic: str, type_: Type, args: Sequence[Value]) -> Value:
@@ -302,7 +304,9 @@ class Builder:
 
     def call_pointer(self, function: Value, args: Sequence[Value]) -> None:
         """Call a ``void`` function by its address."""
-        self._line(f"call void {function.text}({', '.join(f'{a.type.text} {a.text}' for a in args)})")
+        self._line(
+            f"call void {function.text}({', '.join(f'{a.type.text} {a.text}' for a in args)})"
+        )
 
     def reduce_add(self, vector: Value) -> Value:
         """The sum over lanes, as a tree."""
@@ -325,7 +329,7 @@ class Builder:
         wider = type_.bits > source.bits
         match source.is_float, type_.is_float:
             case True, True:
-                if source.bits == type_.bits:
+                if source.bits == type_.bits or {source.bits, type_.bits} == {16, 64}:
                     return self.cast(self.cast(value, vec(f32, source.lanes)), type_)
                 name = "fpext" if wider else "fptrunc"
             case True, False:
@@ -347,7 +351,7 @@ class Builder:
     def loop(
         self, start: Size, stop: Size, step: Size = 1, carry: Sequence[Value] = ()
     ) -> Iterator[Region]:
-        """``for i in range(start, stop, step)`` with carried values; after it ``v`` are the last ones."""
+        """``for i in range(start, stop, step)``, carrying values; ``v`` after it are the last."""
         before, (body, after) = self._block, self._labels("body", "after")
         known = isinstance(start, int) and isinstance(stop, int) and start < stop
         if known:
@@ -373,13 +377,11 @@ class Builder:
             ),
         ]
         self._start(after)
-        region.v = (
-            region.next if known else self._merge(list(carry), before, region.next, latch)
-        )
+        region.v = region.next if known else self._merge(list(carry), before, region.next, latch)
 
     @contextmanager
     def when(self, condition: Value, carry: Sequence[Value] = ()) -> Iterator[Region]:
-        """Run the inside where the scalar ``condition`` holds; after it ``v`` are ``next`` or ``carry``."""
+        """Run the inside where ``condition`` holds; ``v`` after it are ``next``, else ``carry``."""
         before, (body, after) = self._block, self._labels("then", "after")
         self._line(f"br i1 {condition.text}, label %{body}, label %{after}")
         self._start(body)
@@ -430,9 +432,7 @@ class Builder:
         self._lines.append(f"  %v{self._count} = {text}")
         return Value(type_, f"%v{self._count}")
 
-    def _call(
-        self, name: str, type_: Type | None, args: Sequence[Value], flags: str = ""
-    ) -> Value:
+    def _call(self, name: str, type_: Type | None, args: Sequence[Value], flags: str = "") -> Value:
         result = type_.text if type_ else "void"
         types = ", ".join(a.type.text for a in args)
         self._declarations.setdefault(name, f"declare {result} @{name}({types})")
