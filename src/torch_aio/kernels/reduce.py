@@ -39,8 +39,8 @@ def _identity(op: str, type_: Type) -> float:
 class _Reduce(KernelSpec):
     """What is reduced: ``op`` of COMBINE over ``prologue`` of the elements, stored as ``result``.
 
-    The prologue's result is the type that is computed in (f32 sums: f64 beyond a block; bool for any
-    and all). Max and min propagate NaN.
+    The prologue's result is the type that is computed in (f32 sums: f64 beyond a block; bool
+    for any and all). Max and min propagate NaN.
     """
 
     op: str
