@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.types import Value, f32, i8, vec
+from torch_aio.codegen.types import Value, f32, i8, i64, vec
 from torch_aio.codegen.vmath.exponential import exp_magnitude
 from torch_aio.ir.symbols import Int
 from torch_aio.kernels.panel import Panel, panel_columns
@@ -40,6 +40,7 @@ def scratch_bytes(isa: Isa, tile: tuple[int, int], block_rows: Int, keys: Int, w
 class Attention(KernelSpec):
     """o = softmax(q k^T scale + mask) v; q, o, mask: rows ``_row`` bytes apart, numbers adjacent.
 
+    A boolean mask puts ``fill`` in the place of scores. ``safe``: a row of -inf gives zeros, not NaN.
     Heads are ``_inner`` and batches ``_outer`` bytes apart; ``group`` query heads share a head of
     k and v, of which a batch has ``kv_heads``. k: dense panels [ceil(sk / W)][d][W] a head,
     v: [ceil(dv / W)][sk][W]. Units: batch * heads * ceil(sq / block_rows).
@@ -48,11 +49,13 @@ class Attention(KernelSpec):
     tile: tuple[int, int]
     mask: MaskKind = ""
     causal: bool = False
+    safe: bool = True
 
     @cached_property
     def params(self) -> Params:  # type: ignore[override]
         """The kernel's parameters, the mask's last."""
         mask = " mask:ptr mask_outer:int mask_inner:int mask_row:int" if self.mask else ""
+        mask += " fill:float" if self.mask == "bool" else ""
         return Params(
             "q:ptr q_outer:int q_inner:int q_row:int k:ptr v:ptr "
             "o:ptr o_outer:int o_inner:int o_row:int heads:int kv_heads:int group:int "
@@ -63,7 +66,7 @@ class Attention(KernelSpec):
     def name(self) -> str:
         """``attention_f32_12x2_float_causal``."""
         words = [f"attention_f32_{self.tile[0]}x{self.tile[1]}", self.mask]
-        return "_".join(w for w in (*words, "causal" * self.causal) if w)
+        return "_".join(w for w in (*words, "causal" * self.causal, "plain" * (not self.safe)) if w)
 
     def emit(self, k: Builder) -> None:
         """Scores of a block of rows, softmax by rows, context, rows scaled as they are stored."""
@@ -85,7 +88,7 @@ class Attention(KernelSpec):
                 if self.causal:
                     seen = k.min(p.sk, k.add(first, k.add(row.i, 1)))
                 line, mask = k.at(scores, k.mul(row.i, score_row)), head.mask_row(k, row.i)
-                scaled = softmax(k, line, (seen, keys), p.scale, self.mask, mask)
+                scaled = Softmax(self.mask, self.safe).emit(k, line, (seen, keys), mask)
                 k.store(scaled, inverse, k.mul(row.i, BYTES))
             self._context(k, head, (scores, score_row), (context, context_row), (rows, keys))
             with k.loop(0, rows) as row:
@@ -148,60 +151,72 @@ class _Head:
         return k.at(self.mask, k.mul(row, k.p.mask_row)) if self.mask else None
 
 
-def softmax(
-    k: Builder, row: Value, extent: tuple[Size, Size], scale: Value, kind: MaskKind,
-    mask: Value | None,
-) -> Value:  # fmt: skip
-    """Scores to weights in place: exp(scale s + mask - max); returns 1 / their sum.
+@dataclass(frozen=True)
+class Softmax:
+    """A row of scores to weights, in place: exp(scale s + mask - max)."""
 
-    ``extent``: the numbers of the row, and how far zeros are written behind them (to a whole vector
-    at least). Without a finite or infinite maximum the weights and the result are zero.
-    """
-    seen, end = extent
-    lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
-    lowest, zero = k.const(vector, float("-inf")), k.const(vector, 0)
-    whole, factor = k.mul(k.udiv(seen, lanes), lanes), k.splat(scale, lanes)
+    mask: MaskKind
+    safe: bool
 
-    def masked(index: Size, live: Value | None, top: Value) -> Value:
-        where = k.at(row, k.mul(index, BYTES))
-        score = _masked(k, k.fmul(k.load(vector, where), factor), kind, mask, index, live)
-        k.store(score, where)
-        return k.select(k.fcmp("ogt", score, top), score, top)
+    def emit(
+        self, k: Builder, row: Value, extent: tuple[Size, Size], mask: Value | None
+    ) -> Value:
+        """Returns 1 / the sum of the weights (0 where there are none).
 
-    with k.loop(0, whole, lanes, carry=[lowest]) as loop:
-        loop.next = [masked(loop.i, None, loop.v[0])]
-    with k.when(k.icmp("ne", whole, k.size(seen)), carry=loop.v) as tail:
-        live = k.tail_mask(k.sub(seen, whole), lanes)
-        tail.next = [masked(whole, live, tail.v[0])]
-    top = k.call_exact(f"llvm.vector.reduce.fmax.{vector.mangled}", f32, [tail.v[0]])
-    nothing = k.fcmp("oeq", top, k.const(f32, float("-inf")))
-    shift = k.splat(k.select(nothing, k.const(f32, 0), top), lanes)
-    with k.loop(0, seen, lanes, carry=[zero]) as loop:
-        where = k.at(row, k.mul(loop.i, BYTES))
-        weight = exp_magnitude(k, k.fsub(k.load(vector, where), shift))
-        k.store(weight, where)
-        loop.next = [k.fadd(loop.v[0], weight)]
-    with k.loop(k.mul(k.ceil_div(seen, lanes), lanes), end, lanes) as rest:
-        k.store(zero, row, k.mul(rest.i, BYTES))
-    total = k.reduce_add(loop.v[0])
-    none = k.fcmp("oeq", total, k.const(f32, 0))
-    return k.select(none, k.const(f32, 0), k.fdiv(k.const(f32, 1), total))
+        ``extent``: the scores of the row, and how far zeros follow them (at least a whole vector).
+        """
+        seen, end = extent
+        lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+        whole, zero = k.mul(k.udiv(seen, lanes), lanes), k.const(vector, 0)
+        shift = k.splat(self._maximum(k, row, seen, mask), lanes)
+        with k.loop(0, seen, lanes, carry=[zero]) as loop:
+            where = k.at(row, k.mul(loop.i, BYTES))
+            weight = exp_magnitude(k, k.fsub(k.load(vector, where), shift))
+            k.store(weight, where)
+            loop.next = [k.fadd(loop.v[0], weight)]
+        ragged = k.icmp("ne", whole, k.size(seen))
+        after = k.add(whole, k.mul(k.cast(ragged, i64), lanes))
+        with k.loop(after, end, lanes) as rest:
+            k.store(zero, row, k.mul(rest.i, BYTES))
+        total = k.reduce_add(loop.v[0])
+        none = k.fcmp("oeq", total, k.const(f32, 0))
+        return k.select(none, k.const(f32, 0), k.fdiv(k.const(f32, 1), total))
 
+    def _maximum(self, k: Builder, row: Value, seen: Size, mask: Value | None) -> Value:
+        """Scale and mask the scores in place; what to subtract from them."""
+        lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+        whole, factor = k.mul(k.udiv(seen, lanes), lanes), k.splat(k.p.scale, lanes)
 
-def _masked(
-    k: Builder, score: Value, kind: MaskKind, mask: Value | None, index: Size, live: Value | None
-) -> Value:
-    """A vector of scores with the mask applied; lanes that are not ``live`` become -inf."""
-    lowest = k.const(score.type, float("-inf"))
-    if mask is not None:
-        type_ = score.type if kind == "float" else vec(i8, score.type.lanes)
-        where = k.at(mask, k.mul(index, type_.bytes))
-        value = k.load(type_, where) if live is None else k.masked_load(type_, live, where)
-        if kind == "float":
-            score = k.fadd(score, value)
-        else:
-            score = k.select(k.icmp("ne", value, 0), score, lowest)
-    return score if live is None else k.select(live, score, lowest)
+        def larger(index: Size, live: Value | None, top: Value) -> Value:
+            where = k.at(row, k.mul(index, BYTES))
+            score = self._masked(k, k.fmul(k.load(vector, where), factor), mask, index, live)
+            k.store(score, where)
+            return k.select(k.fcmp("ogt", score, top), score, top)
+
+        with k.loop(0, whole, lanes, carry=[k.const(vector, float("-inf"))]) as loop:
+            loop.next = [larger(loop.i, None, loop.v[0])]
+        with k.when(k.icmp("ne", whole, k.size(seen)), carry=loop.v) as tail:
+            live = k.tail_mask(k.sub(seen, whole), lanes)
+            tail.next = [larger(whole, live, tail.v[0])]
+        top = k.call_exact(f"llvm.vector.reduce.fmax.{vector.mangled}", f32, [tail.v[0]])
+        nothing = k.fcmp("oeq", top, k.const(f32, float("-inf")))
+        return k.select(nothing, k.const(f32, 0), top) if self.safe else top
+
+    def _masked(
+        self, k: Builder, score: Value, mask: Value | None, index: Size, live: Value | None
+    ) -> Value:
+        """A vector of scores with the mask applied; lanes that are not ``live`` become -inf."""
+        if mask is not None:
+            type_ = score.type if self.mask == "float" else vec(i8, score.type.lanes)
+            where = k.at(mask, k.mul(index, type_.bytes))
+            value = k.load(type_, where) if live is None else k.masked_load(type_, live, where)
+            if self.mask == "float":
+                score = k.fadd(score, value)
+            else:
+                fill = k.splat(k.p.fill, score.type.lanes)
+                score = k.select(k.icmp("ne", value, 0), score, fill)
+        lowest = k.const(score.type, float("-inf"))
+        return score if live is None else k.select(live, score, lowest)
 
 
 def _scaled_row(k: Builder, source: Value, target: Value, factor: Value) -> None:
