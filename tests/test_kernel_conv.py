@@ -19,7 +19,7 @@ from torch_aio.kernels.blocked import ACCUMULATOR
 from torch_aio.kernels.chain import Chain, Input, Step
 from torch_aio.kernels.channels import GatherChannels
 from torch_aio.kernels.conv import TILES, Conv
-from torch_aio.kernels.pack_conv import PackChannels, PackConv, channel_table, pixel_table
+from torch_aio.kernels.pack_conv import ChannelTable, PackChannels, PackConv, pixel_table
 from torch_aio.kernels.spec import generate
 
 BEST = {name: next(iter(tiles)) for name, tiles in TILES.items()}
@@ -112,7 +112,7 @@ def run(isa, case: Case, tile, x, weight, chain=ACCUMULATOR, merged=True, **oper
     run_kernel(spec, isa, units_of(case, spec, isa.lanes(f32), table.shape[1], batch, panels),
                case.splits, x=x_memory, x_batch=x_batch, x_block=x_block,
                tap_row=case.dilation[0] * x_row, tap_column=case.dilation[1] * x_pixel * taps,
-               w=PackConv(case.groups, c_in, tile[1] * isa.lanes(f32))(weight),
+               w=PackConv(case.groups, isa.block, c_in, tile[1] * isa.lanes(f32))(weight),
                y=y.pointer, y_batch=y_batch, y_block=y_block, table=table, batch=batch,
                pixels=table.shape[1], channels=outputs, groups=case.groups,
                in_blocks=-(-case.inputs // case.groups // c_in),
@@ -178,7 +178,7 @@ def test_gather_channels_follows_its_table(isa, kind, outer, inner):
     }[kind]
     source, y = blocked.blocked(x, isa.block, 1, 0), blocked.empty(tuple(want.shape), isa.block)
     strides = source.strides("x")
-    table = torch.from_numpy(channel_table(kind, isa.block, outer, inner, strides.pop("x_block")))
+    table = torch.from_numpy(ChannelTable(kind, isa.block)(outer, inner, strides.pop("x_block")))
     blocks = y.storage.shape[1]
     assert table.numel() == blocks * isa.block
     run_kernel(GatherChannels(masked=True), isa, 2 * blocks * 3, 2, x=source.pointer, **strides,

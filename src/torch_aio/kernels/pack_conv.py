@@ -31,10 +31,12 @@ class PackDepthwise:
 class PackConv:
     """[G*OC, IC, KH, KW] -> [G][panels][blocks][KH][KW][c_in][width], zeros where a dimension pads.
 
-    ``c_in``: input channels a block (1: planar input). ``width``: output channels a panel.
+    ``block``: channels a block of the output; ``c_in``: of the input (1: planar). ``width``: output
+    channels a panel. Groups are padded to whole blocks, then to whole panels.
     """
 
     groups: int
+    block: int
     c_in: int
     width: int
 
@@ -44,7 +46,8 @@ class PackConv:
         count, inputs, height, width = planes.shape
         outputs = count // self.groups
         grouped = planes.reshape(self.groups, outputs, inputs, height, width)
-        spare = (0, 0, 0, 0, 0, -inputs % self.c_in, 0, -outputs % self.width)
+        whole = outputs + -outputs % self.block
+        spare = (0, 0, 0, 0, 0, -inputs % self.c_in, 0, whole + -whole % self.width - outputs)
         padded = functional.pad(grouped, spare)
         blocks = padded.reshape(self.groups, -1, self.width, padded.shape[2] // self.c_in,
                                 self.c_in, height, width)  # fmt: skip
@@ -107,17 +110,20 @@ def repeated_channels(channels: int, times: int, block: int) -> npt.NDArray[np.i
     return np.pad(source, (0, -len(source) % block), constant_values=-1)
 
 
-CHANNELS = {
-    "pad": padded_groups,
-    "unpad": dense_groups,
-    "repeat": repeated_channels,
-}
+@dataclass(frozen=True)
+class ChannelTable:
+    """The table of ``GatherChannels``: byte offsets of the channels that one of three rules names.
 
+    "pad": ``outer`` groups of ``inner`` channels, each padded to whole blocks; "unpad": its
+    inverse; "repeat": each of ``outer`` channels ``inner`` times.
+    """
 
-def channel_table(
-    kind: str, block: int, outer: int, inner: int, block_bytes: int
-) -> npt.NDArray[np.int32]:
-    """Byte offsets, for ``GatherChannels``, of the channels that a rule of ``CHANNELS`` names."""
-    source = CHANNELS[kind](outer, inner, block)
-    offset = source // block * block_bytes + source % block * 4
-    return np.where(source < 0, -1, offset).astype(np.int32)
+    kind: str
+    block: int
+
+    def __call__(self, outer: int, inner: int, block_bytes: int) -> npt.NDArray[np.int32]:
+        """The offsets for a source whose channel blocks are ``block_bytes`` apart."""
+        rules = {"pad": padded_groups, "unpad": dense_groups, "repeat": repeated_channels}
+        source = rules[self.kind](outer, inner, self.block)
+        offset = source // self.block * block_bytes + source % self.block * 4
+        return np.where(source < 0, -1, offset).astype(np.int32)

@@ -1,136 +1,111 @@
-"""Rows of pooling: windows over channel-blocked planes."""
+"""Pooling of one and two dimensions, on channel-blocked tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from torch_aio.ir.spec import TensorSpec
-from torch_aio.ir.symbols import Int, ceil_div
+from torch_aio.ir.symbols import ceil_div, product
 from torch_aio.kernels.pool import MOST_COLUMNS, AdaptiveAvgPool, Pool
 from torch_aio.plan.families.reorder import planes
+from torch_aio.plan.families.windows import argument, has_batch, pair, strides_of
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.value import Argument, Value
 
 aten = torch.ops.aten
-ADAPTIVE = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
-MAXIMUM = (aten.max_pool1d.default, aten.max_pool2d.default)
 
 
-@dataclass(frozen=True)
-class Window:
-    """A pooling window: (rows, columns) of everything; one-dimensional pooling has one row."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int] = (1, 1)
-    include_pad: bool = True
-    divisor: int = 0
-
-
-def window(node: Node) -> Window:
-    """The window of a max or average pooling node."""
-    names = ("kernel_size", "stride", "padding")
-    is_max = node.target in MAXIMUM
-    names += ("dilation", "ceil_mode") if is_max else ("ceil_mode", "count_include_pad", "divisor_override")  # fmt: skip
-    defaults: dict[str, Any] = {"stride": (), "padding": 0, "dilation": 1, "count_include_pad": True}
-    given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
-    read = {name: given.get(name, defaults.get(name)) for name in names}
-    spec: TensorSpec = node.meta["spec"]
-    kernel = _pair(read["kernel_size"], spec, 1)
-    stride = _pair(read["stride"], spec, 1) if read["stride"] not in ((), [], None) else kernel
-    return Window(
-        kernel,
-        stride,
-        _pair(read["padding"], spec, 0),
-        _pair(read.get("dilation", 1), spec, 1),
-        bool(read.get("count_include_pad", True)),
-        int(read.get("divisor_override") or 0),
-    )
-
-
-def lower_window(ctx: Lowering, group: Group) -> None:
-    """Max and average pooling."""
+def lower_max(ctx: Lowering, group: Group) -> None:
+    """``max_pool1d`` and ``max_pool2d`` (without indices)."""
     node = group.output
-    x, y = ctx.value(node.args[0]), ctx.output(node)  # type: ignore[arg-type]
-    w = window(node)
-    baked = w.kernel[1] if w.kernel[1] <= MOST_COLUMNS else 0
-    kind = "max" if node.target in MAXIMUM else "avg"
-    spec = Pool(kind, baked, w.stride[1] if baked else 1, w.dilation[1] if baked else 1)  # type: ignore[arg-type]
-    arguments: dict[str, Argument] = {}
-    for name, pair in (
-        ("kernel", w.kernel), ("stride", w.stride), ("pad", w.padding), ("dilation", w.dilation)
-    ):  # fmt: skip
-        arguments |= {f"{name}_h": pair[0], f"{name}_w": pair[1]}
-    arguments |= {"include_pad": int(w.include_pad), "divisor": w.divisor}
-    _emit(ctx, spec, x, y, arguments)
+    window = [_pair(node, 1, "kernel_size"), _stride(node), _pair(node, 3, "padding", 0),
+              _pair(node, 4, "dilation", 1)]  # fmt: skip
+    _emit(ctx, node, "max", window, include_pad=0, divisor=0)
+
+
+def lower_avg(ctx: Lowering, group: Group) -> None:
+    """``avg_pool1d`` and ``avg_pool2d``."""
+    node = group.output
+    window = [_pair(node, 1, "kernel_size"), _stride(node), _pair(node, 3, "padding", 0), (1, 1)]
+    include = int(argument(node, 5, "count_include_pad", default=True))
+    divisor = argument(node, 6, "divisor_override", None) or 0
+    _emit(ctx, node, "avg", window, include_pad=include, divisor=divisor)
 
 
 def lower_adaptive(ctx: Lowering, group: Group) -> None:
-    """Adaptive average pooling, and the mean over whole planes."""
-    node = group.output
-    _emit(ctx, AdaptiveAvgPool(), ctx.value(node.args[0]), ctx.output(node), {})  # type: ignore[arg-type]
+    """``adaptive_avg_pool1d`` and ``adaptive_avg_pool2d``."""
+    x, target = _source(ctx, group.output), ctx.output(group.output)
+    ctx.step(AdaptiveAvgPool(), _units(target), ("y",), **_planes_of(x, target))
 
 
 def _emit(
-    ctx: Lowering, spec: Pool | AdaptiveAvgPool, x: Value, y: Value, extra: dict[str, Argument]
+    ctx: Lowering, node: Node, kind: Any, window: list[tuple[int, int]], **options: int
 ) -> None:
-    n, channels, height, width = planes(y.shape)
-    _, _, in_height, in_width = planes(x.shape)
-    blocks = ceil_div(channels, x.block)
-    x_batch, x_block, x_row, _ = x.byte_stride
-    y_batch, y_block, y_row, _ = y.byte_stride
+    kernel, stride, padding, dilation = window
+    x, target = _source(ctx, node), ctx.output(node)
+    if kernel[1] <= MOST_COLUMNS:
+        spec = Pool(kind, kernel[1], stride[1], dilation[1])
+    else:
+        spec = Pool(kind)
     ctx.step(
         spec,
-        n * blocks * height,
+        _units(target),
         ("y",),
-        x=x, x_batch=x_batch, x_block=x_block, x_row=x_row,
-        y=y, y_batch=y_batch, y_block=y_block, y_row=y_row,
-        blocks=blocks, in_height=in_height, in_width=in_width, height=height, width=width,
-        **extra,
+        **_planes_of(x, target),
+        kernel_h=kernel[0], kernel_w=kernel[1], stride_h=stride[0], stride_w=stride[1],
+        pad_h=padding[0], pad_w=padding[1], dilation_h=dilation[0], dilation_w=dilation[1],
+        **options,
     )  # fmt: skip
 
 
-def _pair(value: int | Sequence[int], spec: TensorSpec, alone: int) -> tuple[int, int]:
-    """(rows, columns) of a setting; ``alone`` for the row of one-dimensional pooling."""
-    numbers = [value] if isinstance(value, int) else list(value)
-    if spec.ndim == 3:  # noqa: PLR2004 - [N, C, L]
-        return alone, numbers[0]
-    return (numbers[0], numbers[-1])
+def _planes_of(x: Value, y: Value) -> dict[str, Argument]:
+    _, channels, in_height, in_width = planes(x.shape)
+    _, _, height, width = planes(y.shape)
+    return {
+        "x": x, **strides_of("x", x), "y": y, **strides_of("y", y),
+        "blocks": ceil_div(channels, x.block), "in_height": in_height, "in_width": in_width,
+        "height": height, "width": width,
+    }  # fmt: skip
 
 
-def accept(node: Node) -> str | None:
-    """Batched f32 planes."""
-    spec: TensorSpec = node.meta["spec"]
-    dims = 3 if node.target in (aten.max_pool1d.default, aten.avg_pool1d.default, ADAPTIVE[0]) else 4
-    if spec.ndim != dims:
-        return "pooling without a batch dimension has no kernel"
-    if spec.dtype != torch.float32:
-        return f"pooling of {str(spec.dtype).removeprefix('torch.')} has no kernel"
-    if not all(isinstance(size, int) for size in _flat(node.args[1:])):
-        return "a window whose size changes has no kernel"
-    return None
+def _units(target: Value) -> Any:
+    n, channels, height, _ = planes(target.shape)
+    return product((n, ceil_div(channels, target.block), height))
 
 
-def _flat(args: Sequence[Any]) -> list[Int]:
-    return [n for a in args for n in (a if isinstance(a, (list, tuple)) else [a]) if n is not None]
+def _source(ctx: Lowering, node: Node) -> Value:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return ctx.value(source)
 
 
-def _row(op: Any, lower: Any) -> Row:
-    return Row(op, "pool", accept, lower, layout="blocked")
+def _pair(node: Node, position: int, name: str, default: Any = None) -> tuple[int, int]:
+    """(rows, columns) of an argument; one number goes for all dimensions."""
+    value = argument(node, position, name, default)
+    rank = 1 if "1d" in str(node.target) else 2
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return pair(values * rank if len(values) == 1 else values, 0 if name == "padding" else 1)
+
+
+def _stride(node: Node) -> tuple[int, int]:
+    given = argument(node, 2, "stride", ())
+    return _pair(node, 1, "kernel_size") if given in ((), [], None) else _pair(node, 2, "stride")
 
 
 ROWS: tuple[Row, ...] = (
-    _row(aten.max_pool1d.default, lower_window),
-    _row(aten.max_pool2d.default, lower_window),
-    _row(aten.avg_pool1d.default, lower_window),
-    _row(aten.avg_pool2d.default, lower_window),
-    _row(aten.adaptive_avg_pool1d.default, lower_adaptive),
-    _row(aten.adaptive_avg_pool2d.default, lower_adaptive),
+    *(
+        Row(op, "pool", has_batch, lower_max, layout="blocked")
+        for op in (aten.max_pool1d.default, aten.max_pool2d.default)
+    ),
+    *(
+        Row(op, "pool", has_batch, lower_avg, layout="blocked")
+        for op in (aten.avg_pool1d.default, aten.avg_pool2d.default)
+    ),
+    *(
+        Row(op, "pool", has_batch, lower_adaptive, layout="blocked")
+        for op in (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
+    ),
 )
