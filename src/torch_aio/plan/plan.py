@@ -14,7 +14,7 @@ from torch_aio.ir.symbols import Guards, Int, evaluate
 from torch_aio.plan.lowering import Constant, Table
 from torch_aio.plan.memory import lifetimes, phases, place
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value
-from torch_aio.runtime.table import ARENA, FIRST, SCRATCH, Bound
+from torch_aio.runtime.table import ARENA, ERRORS, FIRST, SCRATCH, Bound
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Plan:
             "input": FIRST,
             "output": FIRST + self.inputs,
             "constant": self.first_constant,
+            "error": ERRORS,
         }
         return first[buffer.kind] + buffer.index
 

@@ -11,12 +11,13 @@ from torch_aio.ir.spec import TensorSpec, contiguous_stride
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.spec import KernelSpec
 
-BufferKind = Literal["input", "output", "constant", "arena"]
+BufferKind = Literal["input", "output", "constant", "arena", "error"]
 
 
 @dataclass(eq=False)
 class Buffer:
-    """A piece of memory of one call: an input, an output, a constant or a part of the arena.
+    """A piece of memory of one call: an input, an output, a constant, a part of the arena,
+    or the word that a kernel reports an error in.
 
     ``bytes`` may hold symbols. ``index`` is the position among the buffers of its kind.
     """
