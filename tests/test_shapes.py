@@ -112,7 +112,15 @@ def test_binary_layouts(name):
             agree(op, x, y)
 
 
-DTYPES = [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64]
+DTYPES = [
+    torch.bool,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+]
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "div", "eq", "pow", "remainder", "bitwise_and"])
@@ -135,7 +143,11 @@ def test_binary_promotion(name):
 def test_scalars(name, value):
     if name == "sub" and value is True:
         pytest.skip("eager refuses it")
-    op = getattr(aten, name).Tensor if name in ("add", "mul", "div", "sub") else getattr(aten, name).Scalar
+    op = (
+        getattr(aten, name).Tensor
+        if name in ("add", "mul", "div", "sub")
+        else getattr(aten, name).Scalar
+    )
     for dtype in (torch.int64, torch.float32, torch.float16, torch.float64):
         for shape in ((), (3, 4), (2, 3, 4, 5), (0, 2)):
             for x in samples(*shape, dtype=dtype):
@@ -147,7 +159,10 @@ def x4(dtype=torch.float32):
 
 
 def conv_cases():
-    weights = [torch.randn(6, 3, 3, 2), torch.randn(6, 3, 3, 2).to(memory_format=torch.channels_last)]
+    weights = [
+        torch.randn(6, 3, 3, 2),
+        torch.randn(6, 3, 3, 2).to(memory_format=torch.channels_last),
+    ]
     for x in [*samples(2, 3, 8, 7), *samples(1, 3, 8, 7)]:
         for w in weights:
             yield aten.conv2d.default, (x, w, torch.randn(6), [2, 1], [1, 1], [1, 1], 1)
@@ -166,7 +181,21 @@ def conv_cases():
         )
         yield (
             aten._convolution.default,
-            (x, weights[0], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, False, False, True, True),
+            (
+                x,
+                weights[0],
+                None,
+                [1, 1],
+                [0, 0],
+                [1, 1],
+                False,
+                [0, 0],
+                1,
+                False,
+                False,
+                True,
+                True,
+            ),
         )
     for x in samples(2, 3, 16):
         yield aten.conv1d.default, (x, torch.randn(5, 3, 3), None, [2], [1], [1], 1)
@@ -184,7 +213,10 @@ def pool_cases():
         yield aten.avg_pool2d.default, (x, [3, 2], [2, 2], [1, 1], True)
         for size in ([1, 1], [2, 3], [4, 5]):
             yield aten.adaptive_avg_pool2d.default, (x, size)
-        yield aten.upsample_nearest2d.vec, (x.reshape(1, *x.shape) if x.ndim == 3 else x, None, [2.0, 2.0])
+        yield (
+            aten.upsample_nearest2d.vec,
+            (x.reshape(1, *x.shape) if x.ndim == 3 else x, None, [2.0, 2.0]),
+        )
         yield (
             aten.upsample_bilinear2d.vec,
             (x.reshape(1, *x.shape) if x.ndim == 3 else x, [7, 9], False, None),
@@ -257,7 +289,13 @@ def norm_cases():
 
 
 def product_cases():
-    for x in [*samples(5, 6), *samples(2, 5, 6), *samples(2, 3, 5, 6), torch.randn(6), torch.randn(0, 6)]:
+    for x in [
+        *samples(5, 6),
+        *samples(2, 5, 6),
+        *samples(2, 3, 5, 6),
+        torch.randn(6),
+        torch.randn(0, 6),
+    ]:
         yield aten.linear.default, (x, torch.randn(7, 6), torch.randn(7))
         yield aten.linear.default, (x, torch.randn(6, 7).t())
         for y in [*samples(6, 4), torch.randn(6)]:
@@ -376,8 +414,21 @@ def lookup_cases():
         yield aten.embedding.default, (torch.randn(4, 6), i)
     yield aten.one_hot.default, (torch.ones(2, 3).long(), 4)
     yield aten.repeat_interleave.self_int, (torch.randn(2, 3), 2, 1)
-    yield aten.embedding_bag.padding_idx, (
-        (torch.randn(4, 6), torch.tensor([0, 1, 2]), torch.tensor([0, 2]), False, 0, False, None, False, None)
+    yield (
+        aten.embedding_bag.padding_idx,
+        (
+            (
+                torch.randn(4, 6),
+                torch.tensor([0, 1, 2]),
+                torch.tensor([0, 2]),
+                False,
+                0,
+                False,
+                None,
+                False,
+                None,
+            )
+        ),
     )
 
 
@@ -447,7 +498,7 @@ def test_symbolic_sizes_flow_through():
 
 def test_symbolic_unknown_operator_is_named():
     x = TensorSpec((symbol("n"),), torch.float32, (1,))
-    with pytest.raises(NotImplementedError, match="lgamma|histc"):
+    with pytest.raises(NotImplementedError, match="histc"):
         infer(aten.histc.default, [x], {})
 
 
@@ -479,12 +530,15 @@ def test_infers_whole_models_without_heavy_imports():
             frozen = torch.jit.freeze(torch.jit.trace(model.eval(), inputs, strict=False))
             leaves = [Leaf(i) for i in range(len(inputs))]
             loaded = {m for m in ("sympy", "torch._dynamo") if m in sys.modules}
-            trace(Source(frozen.graph, "m", True), (leaves, []), [spec_of(x) for x in inputs], [], None)
+            specs = [spec_of(x) for x in inputs]
+            trace(Source(frozen.graph, "m", True), (leaves, []), specs, [], None)
             now = {m for m in ("sympy", "torch._dynamo") if m in sys.modules}
             assert now == loaded, now - loaded
 
         walk(torchvision.models.resnet50(), torch.randn(1, 3, 64, 64))
-        config = BertConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64)
+        config = BertConfig(
+            num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64
+        )
         config.return_dict = False
         walk(BertModel(config), torch.ones(1, 8).long(), torch.ones(1, 8).long())
     """)

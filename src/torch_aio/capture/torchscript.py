@@ -24,7 +24,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    script_module = torch.jit.RecursiveScriptModule
+    script_module = torch.jit._script.RecursiveScriptModule
     script_module._finalize_scriptmodule = staticmethod(  # type: ignore[method-assign]
         _finalize(script_module._finalize_scriptmodule)
     )
@@ -84,9 +84,9 @@ def _optimize(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def optimize_for_inference(mod: Any, other_methods: Sequence[str] | None = None) -> Any:
         if isinstance(mod, torch.jit.ScriptModule) and hasattr(mod, "training"):
-            mod = torch.jit.freeze(mod.eval(), preserved_attrs=other_methods)
+            mod = torch.jit.freeze(mod.eval(), preserved_attrs=list(other_methods or []))
         # The passes below put MKLDNN operators into the graph, in place.
-        if isinstance(mod, torch.jit.RecursiveScriptModule):
+        if isinstance(mod, torch.jit._script.RecursiveScriptModule):
             for method in mod._c._method_names():
                 runner = runner_of(mod, method)
                 if runner is not None:

@@ -111,41 +111,32 @@ def encoder_layer(
     use_gelu: bool,
     norm_first: bool,
     eps: float,
-    norm_weight_1: Any,
-    norm_bias_1: Any,
-    norm_weight_2: Any,
-    norm_bias_2: Any,
-    ffn_weight_1: Any,
-    ffn_bias_1: Any,
-    ffn_weight_2: Any,
-    ffn_bias_2: Any,
-    mask: Any = None,
-    mask_type: int | None = None,
+    *rest: Any,
 ) -> Value:
-    """``_transformer_encoder_layer_fwd`` -> norm, attention, add, norm, two linears, add."""
+    """``_transformer_encoder_layer_fwd`` -> norm, attention, add, norm, two linears, add.
 
-    def attend(x: Value) -> Value:
-        packed = (qkv_weight, qkv_bias, proj_weight, proj_bias)
-        out: Value = multi_head_attention(
-            e, x, x, x, embed_dim, num_heads, *packed, mask, False, True, mask_type
-        )[0]
-        return out
+    ``rest``: weight and bias of the two norms, of the two linears, then mask and mask type.
+    """
+    first, second, wide, narrow = rest[0:2], rest[2:4], rest[4:6], rest[6:8]
+    mask, mask_type = (*rest[8:], None, None)[:2]
+    packed = (qkv_weight, qkv_bias, proj_weight, proj_bias)
 
-    def feed_forward(x: Value) -> Value:
-        wide = e.call(aten.linear.default, x, ffn_weight_1, ffn_bias_1)
-        active = e.call(aten.gelu.default if use_gelu else aten.relu.default, wide)
-        out: Value = e.call(aten.linear.default, active, ffn_weight_2, ffn_bias_2)
-        return out
+    def attend(x: Value) -> Any:
+        shared = (embed_dim, num_heads, *packed, mask, False, True, mask_type)
+        return multi_head_attention(e, x, x, x, *shared)[0]
 
-    for block, weight, bias in (
-        (attend, norm_weight_1, norm_bias_1),
-        (feed_forward, norm_weight_2, norm_bias_2),
-    ):
-        norm = (aten.layer_norm.default, [embed_dim], weight, bias, eps)
+    def feed_forward(x: Value) -> Any:
+        hidden = e.call(aten.linear.default, x, *wide)
+        active = e.call(aten.gelu.default if use_gelu else aten.relu.default, hidden)
+        return e.call(aten.linear.default, active, *narrow)
+
+    for block, norm in ((attend, first), (feed_forward, second)):
         if norm_first:
-            src = e.call(aten.add.Tensor, src, block(e.call(norm[0], src, *norm[1:])))
+            normed = e.call(aten.layer_norm.default, src, [embed_dim], *norm, eps)
+            src = e.call(aten.add.Tensor, src, block(normed))
         else:
-            src = e.call(norm[0], e.call(aten.add.Tensor, src, block(src)), *norm[1:])
+            total = e.call(aten.add.Tensor, src, block(src))
+            src = e.call(aten.layer_norm.default, total, [embed_dim], *norm, eps)
     return src
 
 

@@ -121,9 +121,7 @@ def converter(kind: Any) -> Callable[[Any], Any]:
         return lambda value: [item(v) for v in _of(value, (list, tuple))]
     if name == "TupleType":
         items = [converter(k) for k in kind.elements()]
-        return lambda value: tuple(
-            f(v) for f, v in zip(items, _of(value, (tuple,)), strict=True)
-        )
+        return lambda value: tuple(f(v) for f, v in zip(items, _of(value, (tuple,)), strict=True))
     if name == "DictType":
         item = converter(kind.getValueType())
         return lambda value: {k: item(v) for k, v in _of(value, (dict,)).items()}
@@ -150,8 +148,9 @@ def _of(value: Any, kinds: tuple[type, ...]) -> Any:
 
 
 def _scalar(value: Any, name: str, accepted: tuple[type, ...] | None) -> Any:
+    number: Any = value
     if accepted is None or not isinstance(value, accepted):
         raise Handover(f"an argument of type {name} is a {type(value).__name__}")
     if isinstance(value, bool) and name in ("IntType", "FloatType", "NumberType"):
         raise Handover("a bool is given for a number")
-    return float(value) if name == "FloatType" else value
+    return float(number) if name == "FloatType" else value

@@ -104,7 +104,8 @@ def trace(
     """Walk ``source`` for arguments that look like ``template`` filled with ``specs``.
 
     ``template`` is (arguments, attributes); ``weights`` are those of its tensors that are
-    parameters of the module: constants to the graph, handed over at each call. Raises DataDependent, Handover or CaptureError.
+    parameters of the module: constants to the graph, handed over at each call.
+    Raises DataDependent, Handover or CaptureError.
     """
     e = Emitter()
     weights = weights or {}

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from torch_aio.capture.ts_inplace import is_view, mutates
+from torch_aio.capture.ts_operators import FROM_DATA, has_updates, operator_of
 from torch_aio.capture.ts_python import CHANGES
 from torch_aio.capture.ts_values import DataDependent
-from torch_aio.capture.ts_walker import FROM_DATA, has_updates, operator_of
 
 # Pure questions and int arithmetic: cloned into a segment that needs them, never a reason to cut.
 INTS = frozenset(
@@ -56,7 +56,7 @@ def _stretch(run: list[Any], between: list[Any]) -> Iterator[Stretch]:
 
 def _is_cheap(node: Any) -> bool:
     """Views and unpacking alone are no work for the engine."""
-    return node.kind() == "prim::ListUnpack" or is_view(operator_of(node.schema())[0]._schema)
+    return bool(node.kind() == "prim::ListUnpack") or is_view(operator_of(node.schema())[0]._schema)
 
 
 def _kinds(values: Any) -> list[str]:
@@ -64,7 +64,7 @@ def _kinds(values: Any) -> list[str]:
 
 
 def _is_tensors(kind: Any) -> bool:
-    return kind.kind() == "ListType" and kind.getElementType().kind() == "TensorType"
+    return bool(kind.kind() == "ListType" and kind.getElementType().kind() == "TensorType")
 
 
 def _neutral(node: Any) -> bool:
@@ -106,7 +106,7 @@ def _returns_tensors(node: Any) -> bool:
         unpacked = all(use.user.kind() == "prim::ListUnpack" for use in output.uses())
         if not (output.type().kind() == "TensorType" or (_is_tensors(output.type()) and unpacked)):
             return False
-    return node.outputsSize() > 0
+    return bool(node.outputsSize() > 0)
 
 
 def _passes(value: Any) -> bool:
@@ -127,16 +127,14 @@ class Stretch:
     between: list[Any]
 
     def __post_init__(self) -> None:
-        self.body = torch._C.Graph()
+        self.body: Any = torch._C.Graph()
         self._inside: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._own = {v.debugName() for node in self.run for v in node.outputs()}
         for node in self.run:
             self._copy(node)
         self._kept = self._used_outside()
-        self._outputs = [
-            v for node in self.run for v in node.outputs() if self._leaves(v)
-        ]
+        self._outputs = [v for node in self.run for v in node.outputs() if self._leaves(v)]
         for value in self._outputs:
             self.body.registerOutput(self._inside[value.debugName()])
         self._ints_last()

@@ -1,7 +1,7 @@
 """In-place updates done functionally: a changed view rewrites its base, other views follow.
 
-    y = x[1]; y += 1         ->  x1 = select_scatter(x, x[1] + 1, 0, 1)
-    x.add_(1) on an input    ->  x1 = x + 1; ...; copy_(x, x1) at the end
+y = x[1]; y += 1         ->  x1 = select_scatter(x, x[1] + 1, 0, 1)
+x.add_(1) on an input    ->  x1 = x + 1; ...; copy_(x, x1) at the end
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def is_view(schema: Any) -> bool:
     return first is not None and not first.is_write
 
 
-def attach(result: Any, parent: Value, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def attach(
+    result: Any, parent: Value, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Remember that ``result`` is a view of ``parent``, where it is one; the value to use."""
     name = op._schema.name
     if isinstance(result, list):
@@ -84,7 +86,9 @@ def update(e: Emitter, target: Value, op: Any, args: list[Any], kwargs: dict[str
     return base
 
 
-def _functional(e: Emitter, op: Any, target: Value, args: list[Any], kwargs: dict[str, Any]) -> Value:
+def _functional(
+    e: Emitter, op: Any, target: Value, args: list[Any], kwargs: dict[str, Any]
+) -> Value:
     name = op._schema.name.removeprefix("aten::")
     if name == "copy_":
         return _copied(e, target, e.lift(args[0]))
@@ -124,7 +128,8 @@ def _undo(e: Emitter, view: View, new: Value) -> Value:
     rule = UNDO.get(name)
     if rule is None or view.kwargs:
         raise DataDependent(f"an update through {view.target or 'one of several views'}")
-    return rule(e, parent, new, *view.args)
+    undone: Value = rule(e, parent, new, *view.args)
+    return undone
 
 
 def _narrow(e: Emitter, parent: Value, new: Value, dim: int, start: Any, length: Any) -> Any:

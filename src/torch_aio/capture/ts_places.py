@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import re
 from typing import Any
@@ -25,7 +26,7 @@ def source_of(node: Any) -> str:
 def _marked(text: str) -> str:
     """The line above the mark that points at the code (sources of a saved model are gone)."""
     lines = text.splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in itertools.pairwise(lines):
         if "<--- HERE" in line:
             return above.strip()
     return ""

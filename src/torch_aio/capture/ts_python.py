@@ -13,64 +13,10 @@ from typing import Any
 
 import torch
 
-from torch_aio.capture.ts_values import DataDependent, Handover, Number, Value, contains
+from torch_aio.capture.ts_codes import code_of, memory_format_of
+from torch_aio.capture.ts_values import DataDependent, Number, Value, contains
 from torch_aio.ir.shapes.layout import is_channels_last_contiguous, is_contiguous
 from torch_aio.ir.symbols import Expr, Int, maximum, minimum
-
-# TorchScript knows dtypes, layouts and memory formats as these numbers (c10/core/ScalarType.h).
-DTYPES: tuple[torch.dtype | None, ...] = (
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.float16,
-    torch.float32,
-    torch.float64,
-    None,
-    torch.complex64,
-    torch.complex128,
-    torch.bool,
-    None,
-    None,
-    None,
-    torch.bfloat16,
-)
-MEMORY_FORMATS = (
-    torch.contiguous_format,
-    torch.preserve_format,
-    torch.channels_last,
-    torch.channels_last_3d,
-)
-
-
-def dtype_of(code: Any) -> Any:
-    """The dtype behind TorchScript's number."""
-    if code is None or isinstance(code, torch.dtype):
-        return code
-    dtype = DTYPES[code] if 0 <= code < len(DTYPES) else None
-    if dtype is None:
-        raise Handover(f"dtype number {code} is left to PyTorch")
-    return dtype
-
-
-def layout_of(code: Any) -> Any:
-    """The layout behind TorchScript's number; only strided ones are ours."""
-    if code in (None, 0, torch.strided):
-        return None if code is None else torch.strided
-    raise Handover(f"layout number {code} is left to PyTorch")
-
-
-def memory_format_of(code: Any) -> Any:
-    """The memory format behind TorchScript's number."""
-    return code if code is None or isinstance(code, torch.memory_format) else MEMORY_FORMATS[code]
-
-
-def code_of(dtype: torch.dtype) -> int:
-    """TorchScript's number of a dtype."""
-    if dtype not in DTYPES:
-        raise Handover(f"{dtype} is left to PyTorch")
-    return DTYPES.index(dtype)
 
 
 def _size(x: Value, dim: int | None = None) -> Any:
@@ -149,8 +95,8 @@ def _then(method: str) -> Callable[..., Any]:
     return call
 
 
-def _compare(op: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def call(a: Any, b: Any) -> bool:
+def _compare(op: Callable[..., Any]) -> Callable[..., Any]:
+    def call(a: Any, b: Any) -> Any:
         if contains((a, b), (Value, Number, torch.Tensor)):
             raise DataDependent("lists of tensors are compared by content")
         return op(a, b)
@@ -191,15 +137,16 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "aten::__contains__": _compare(lambda items, item: item in items),
     "aten::eq": _compare(operator.eq),
     "aten::ne": _compare(operator.ne),
-    "aten::index": _compare(lambda items, item: items.index(item)),  # type: ignore[arg-type]
-    "aten::count": _compare(lambda items, item: items.count(item)),  # type: ignore[arg-type]
-    "prim::min": lambda items, *more: min(items, *more),
-    "prim::max": lambda items, *more: max(items, *more),
+    "aten::index": _compare(list.index),
+    "aten::count": _compare(operator.countOf),
+    "prim::min": min,
+    "prim::max": max,
 }
 CHANGES = frozenset(
     f"aten::{name}"
     for name in (
-        "_set_item add_ append extend insert clear reverse update sort pop popitem Delete setdefault"
+        "_set_item add_ append extend insert clear reverse update sort pop popitem Delete "
+        "setdefault"
     ).split()
 )
 
@@ -290,7 +237,7 @@ STRUCTURE: dict[str, Callable[..., Any]] = {
     "prim::unchecked_cast": lambda a: a,
     "prim::Uninitialized": lambda: None,
     "prim::TupleIndex": operator.getitem,
-    "prim::NumToTensor": lambda a: torch.tensor(a),
+    "prim::NumToTensor": torch.tensor,
     "aten::__range_length": lambda low, high, step: len(range(low, high, step)),
     "aten::__derive_index": lambda i, start, step: start + i * step,
     "aten::__not__": operator.not_,

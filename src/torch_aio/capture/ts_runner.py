@@ -16,8 +16,8 @@ import torch
 from torch_aio import config, log, switch
 from torch_aio.capture.ts_call import check, converter, key_of
 from torch_aio.capture.ts_capture import Entry, Source
-from torch_aio.capture.ts_specialize import Call, Specializer
-from torch_aio.capture.ts_symbols import Symbols
+from torch_aio.capture.ts_segments import Segmented
+from torch_aio.capture.ts_specialize import Specializer, sizes
 from torch_aio.capture.ts_values import DataDependent, Handover
 
 _MISSING: Any = object()
@@ -41,12 +41,6 @@ def elsewhere() -> bool:
         or _autocast()
         or torch.compiler.is_dynamo_compiling()
     )
-
-
-def sizes(symbols: Symbols, arguments: Any) -> dict[str, int]:
-    """The values of a call's symbols."""
-    call = Call(arguments)
-    return symbols.env(call.tensors, call.ints)
 
 
 class Runner:
@@ -74,7 +68,7 @@ class Runner:
     def __repr__(self) -> str:
         return repr(self._original)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the method's own call
         if elsewhere():
             return self._original(*args, **kwargs)
         if kwargs or len(args) != self._arity:
@@ -165,14 +159,14 @@ class Runner:
         graph = original.copy()
         torch._C._jit_pass_inline(graph)
         torch._C._jit_pass_remove_mutation(graph)
-        reads = tuple(attribute_reads(graph))
+        reads = tuple(attribute_reads(graph, self._module))
         self._owners = [self._owner(path) for path in reads]
         name = f"{_class_name(self._module)}.{self._name}"
         written = {node.s("name") for node in graph.findAllNodes("prim::SetAttr")}
         weights = frozenset(
             path
             for path, (owner, attribute) in zip(reads, self._owners, strict=True)
-            if attribute not in written and attribute in dict(torch._C.ParameterDict(owner).items())
+            if attribute not in written and attribute in _parameters(owner)
         )
         self._specializer = Specializer(Source(graph, name, True, reads, weights))
 
@@ -190,8 +184,6 @@ class Runner:
 
     def _in_segments(self, reason: DataDependent, args: tuple[Any, ...]) -> Any:
         """Values decide what is computed: run straight-line stretches on the engine instead."""
-        from torch_aio.capture.ts_segments import Segmented  # noqa: PLC0415 - rarely needed
-
         log.debug("%s is compiled in segments: %s", self._name, reason)
         assert self._specializer is not None
         try:
@@ -218,22 +210,26 @@ class Runner:
         return answer
 
 
-def attribute_reads(graph: Any) -> list[str]:
+def attribute_reads(graph: Any, module: Any) -> list[str]:
     """Paths (from ``self``) of the attributes that a graph reads, submodules aside."""
     paths: dict[str, None] = {}
-    own = next(iter(graph.inputs())).debugName()
-    modules = {own: ""}
+    modules = {next(iter(graph.inputs())).debugName(): ("", module)}
     for node in graph.findAllNodes("prim::GetAttr"):
-        owner = modules.get(next(iter(node.inputs())).debugName())
-        if owner is None:
+        known = modules.get(next(iter(node.inputs())).debugName())
+        if known is None:
             raise DataDependent("an attribute of an object that is no module")
-        path = f"{owner}.{node.s('name')}" if owner else node.s("name")
-        kind = node.output().type()
-        if kind.kind() == "ClassType" and kind.is_module():
-            modules[node.output().debugName()] = path
+        path = f"{known[0]}.{node.s('name')}" if known[0] else node.s("name")
+        value = known[1].getattr(node.s("name"))
+        if isinstance(value, torch._C.ScriptModule):
+            modules[node.output().debugName()] = (path, value)
         else:
             paths[path] = None
     return list(paths)
+
+
+def _parameters(module: Any) -> set[str]:
+    held: Any = torch._C.ParameterDict(module)
+    return {name for name, _ in held.items()}
 
 
 def _class_name(module: Any) -> str:

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from torch_aio import config, log
-from torch_aio.capture.ts_call import check, key_of, template_of
+from torch_aio.capture.ts_call import key_of, template_of
 from torch_aio.capture.ts_capture import Source
-from torch_aio.capture.ts_cut import Stretch, stretches
-from torch_aio.capture.ts_runner import sizes
-from torch_aio.capture.ts_specialize import Specializer
+from torch_aio.capture.ts_cut import stretches
+from torch_aio.capture.ts_specialize import Specializer, sizes
 from torch_aio.capture.ts_values import Handover
 
 _MISSING: Any = object()
@@ -37,7 +36,7 @@ class Segmented:
     def __init__(self, source: Source, module: Any) -> None:
         self.segments: list[Segment] = []
         self._module = module
-        self._original = torch._C._create_function_from_graph("original", _returning_one(source.graph))
+        self._original = torch._C._create_function_from_graph("original", source.graph.copy())
         graph = source.graph.copy()
         _register()
         for stretch in stretches(graph):
@@ -48,7 +47,7 @@ class Segmented:
         graph.lint()
         self._function = torch._C._create_function_from_graph("segmented", graph)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any) -> Any:  # noqa: D102 - the method's own call
         tensors: list[torch.Tensor] = []
         template_of(args, tensors, [])
         function = self._function
@@ -68,6 +67,7 @@ class Segment:
         self._broken = False
 
     def __call__(self, tensors: Sequence[torch.Tensor], ints: Sequence[int]) -> list[Any]:
+        """What the stretch computes, as a list."""
         if self._broken:
             return self._as_is(tensors, ints)
         flat: list[torch.Tensor] = []
@@ -119,10 +119,6 @@ def _register() -> None:
         _library = library
 
 
-def _returning_one(graph: Any) -> Any:
-    return graph.copy()
-
-
 def _returning_list(graph: Any) -> Any:
     """The graph with its outputs in one list."""
     copy = graph.copy()
@@ -134,6 +130,3 @@ def _returning_list(graph: Any) -> Any:
         copy.eraseOutput(0)
     copy.registerOutput(made.output())
     return copy
-
-
-__all__ = ["Segment", "Segmented", "Stretch", "check"]

@@ -146,3 +146,9 @@ class Specializer:
     def _notice(self, reason: str) -> None:
         name = self.source.name
         log.notice_once(f"cap {name} {reason}", f"{name}: some calls run in TorchScript: {reason}")
+
+
+def sizes(symbols: Symbols, arguments: Any) -> dict[str, int]:
+    """The values of a call's symbols."""
+    call = Call(arguments)
+    return symbols.env(call.tensors, call.ints)

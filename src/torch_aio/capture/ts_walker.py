@@ -7,16 +7,16 @@ operators of aten on tensors that the walk itself created from numbers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from torch_aio.capture import ts_inplace
 from torch_aio.capture.ts_attention import DECOMPOSED
+from torch_aio.capture.ts_codes import dtype_of
+from torch_aio.capture.ts_operators import ALLOWED, FROM_DATA, has_updates, operator_of
 from torch_aio.capture.ts_places import path_of, source_of
 from torch_aio.capture.ts_python import (
     ARITHMETIC,
@@ -26,9 +26,6 @@ from torch_aio.capture.ts_python import (
     QUERIES,
     STRUCTURE,
     arithmetic,
-    dtype_of,
-    layout_of,
-    memory_format_of,
 )
 from torch_aio.capture.ts_values import (
     DataDependent,
@@ -43,12 +40,6 @@ from torch_aio.errors import CaptureError
 from torch_aio.ir.symbols import Expr
 
 LIMIT = 100_000  # nodes walked: a loop over a long sequence is not worth unrolling
-ALLOWED = frozenset({"aten", "prim", "aio"})
-FROM_DATA = frozenset(
-    "aten::" + name for name in "Bool Int Float item IntImplicit FloatImplicit ScalarImplicit".split()
-)
-TENSOR_WRITE = re.compile(r"Tensor\([a-z]+!")  # lists are written as "t[](a!)"
-CONVERT = {"ScalarType": dtype_of, "Layout": layout_of, "MemoryFormat": memory_format_of}
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,7 @@ class Walker:
     def _raise(self, node: Any, args: list[Any], _: dict[str, Any]) -> list[Any]:
         raise Handover(f"the model raises {args[0]!r} ({source_of(node)})")
 
-    def _call(self, node: Any, kind: str, args: list[Any]) -> Any:
+    def _call(self, node: Any, kind: str, args: list[Any]) -> Any:  # noqa: C901 - a list of cases
         first = args[0] if args else None
         if isinstance(first, Value) and kind in QUERIES:
             return QUERIES[kind](*args)
@@ -269,27 +260,6 @@ _SPECIAL: dict[str, Any] = {
 }
 
 
-@lru_cache(maxsize=4096)
-def operator_of(schema: str) -> tuple[Any, tuple[tuple[str, bool, Any], ...]]:
-    """The overload of a TorchScript schema, and (name, keyword only, conversion) of its arguments."""
-    name = schema.partition("(")[0]
-    namespace, _, rest = name.partition("::")
-    base, _, overload = rest.partition(".")
-    if not rest or namespace not in ALLOWED:
-        raise DataDependent(f"{name} is left to TorchScript")
-    try:
-        op = getattr(getattr(getattr(torch.ops, namespace), base), overload or "default")
-    except AttributeError:
-        raise DataDependent(f"{name} is not among torch.ops") from None
-    signature = tuple((a.name, a.kwarg_only, _conversion(a)) for a in op._schema.arguments)
-    return op, signature
-
-
-def _conversion(argument: Any) -> Any:
-    kind = str(argument.real_type).removeprefix("Optional[").rstrip("]")
-    return CONVERT.get(kind)
-
-
 def _known(node: Any, kind: str, value: Any) -> Any:
     """A tensor's content as a number, if it is known while walking."""
     if isinstance(value, Value):
@@ -313,12 +283,3 @@ def _joined(owner: Any, name: str) -> str:
 def _constant_name(node: Any) -> str:
     name = str(node.output().debugName())
     return "" if name.isdigit() else name.removeprefix("self.")
-
-
-def has_updates(block: Any) -> bool:
-    """Whether an operator left in a graph writes to a tensor."""
-    return any(
-        TENSOR_WRITE.search(node.schema().partition("->")[0])
-        or any(has_updates(inner) for inner in node.blocks())
-        for node in block.nodes()
-    )

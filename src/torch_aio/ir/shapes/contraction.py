@@ -61,7 +61,7 @@ def baddbmm(c: TensorSpec, a: TensorSpec, b: TensorSpec, **_: Any) -> TensorSpec
 
 
 def matmul(a: TensorSpec, b: TensorSpec) -> TensorSpec:
-    """numpy's matmul, row-major (a matrix that requires grad times a batch is not: at::should_fold)."""
+    """numpy's matmul, row-major (but for matrices that require grad: at::should_fold)."""
     if a.ndim == 1 and b.ndim == 1:
         return dot(a, b)
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
@@ -83,8 +83,9 @@ def sdpa(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> TensorSpec:
-    """The flash kernel allocates like the query (older ones ``[batch, length, heads, width]``
-    transposed), the plain path row-major.
+    """The flash kernel allocates like the query, the plain path row-major.
+
+    Older flash kernels allocate ``[batch, length, heads, width]`` and transpose.
     """
     shape = (*broadcast(query.shape[:-2], value.shape[:-2]), query.shape[-2], value.shape[-1])
     if enable_gqa:
@@ -108,7 +109,7 @@ def _flash_follows_query() -> bool:
 def _flash(
     query: TensorSpec, key: TensorSpec, value: TensorSpec, mask: TensorSpec | None, dropout_p: float
 ) -> bool:
-    """Whether eager takes its CPU flash kernel (aten/src/ATen/native/transformers/sdp_utils_cpp)."""
+    """Whether eager takes its CPU flash kernel (native/transformers/sdp_utils_cpp.h)."""
     inputs = (query, key, value)
     return (
         dropout_p == 0.0

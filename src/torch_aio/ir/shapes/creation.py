@@ -25,7 +25,9 @@ def full(size: Sequence[Int], value: Any, *, dtype: Any = None, **_: Any) -> Ten
     return contiguous(tuple(size), dtype or scalar_type(value))
 
 
-def like(x: TensorSpec, *_: Any, dtype: Any = None, memory_format: Any = None, **__: Any) -> TensorSpec:
+def like(
+    x: TensorSpec, *_: Any, dtype: Any = None, memory_format: Any = None, **__: Any
+) -> TensorSpec:
     """``zeros_like``, ``full_like``, ``empty_like`` ..."""
     return formatted(x, memory_format, dtype)
 
@@ -72,7 +74,9 @@ def randint(high: int, size: Sequence[Int], *, dtype: Any = None, **_: Any) -> T
     return contiguous(tuple(size), dtype or torch.int64)
 
 
-def randint_low(low: int, high: int, size: Sequence[Int], *, dtype: Any = None, **_: Any) -> TensorSpec:
+def randint_low(
+    low: int, high: int, size: Sequence[Int], *, dtype: Any = None, **_: Any
+) -> TensorSpec:
     """``randint.low``."""
     return contiguous(tuple(size), dtype or torch.int64)
 
@@ -87,7 +91,9 @@ def eye_m(n: Int, m: Int, *, dtype: Any = None, **_: Any) -> TensorSpec:
     return contiguous((n, m), dtype or torch.get_default_dtype())
 
 
-def empty_strided(size: Sequence[Int], stride: Sequence[Int], *, dtype: Any = None, **_: Any) -> TensorSpec:
+def empty_strided(
+    size: Sequence[Int], stride: Sequence[Int], *, dtype: Any = None, **_: Any
+) -> TensorSpec:
     """Exactly these strides."""
     return TensorSpec(tuple(size), dtype or torch.get_default_dtype(), tuple(stride))
 

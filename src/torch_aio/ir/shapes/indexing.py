@@ -64,8 +64,8 @@ def take_along_dim(x: TensorSpec, index: TensorSpec, dim: int | None = None) -> 
     if dim is None:
         return contiguous(index.shape, x.dtype)
     d = wrap(dim, x.ndim)
-    fixed = lambda s: (*s[:d], 1, *s[d + 1 :])  # noqa: E731 - local name reads better
-    shape = list(broadcast(fixed(x.shape), fixed(index.shape)))
+    kept = [(*s[:d], 1, *s[d + 1 :]) for s in (x.shape, index.shape)]
+    shape = list(broadcast(*kept))
     shape[d] = index.shape[d]
     return contiguous(tuple(shape), x.dtype)
 
@@ -84,9 +84,7 @@ def index(x: TensorSpec, indices: Sequence[TensorSpec | None]) -> TensorSpec:
     shape = (*x.shape[:before], *joined, *x.shape[after:])
     stride = (*x.stride[:before], *(0,) * len(joined), *x.stride[after:])
     source = TensorSpec(shape, x.dtype, stride)
-    return iterate(
-        [source, *(_placed(i, joined, before, x.ndim - after) for i in given)], x.dtype
-    )
+    return iterate([source, *(_placed(i, joined, before, x.ndim - after) for i in given)], x.dtype)
 
 
 def _placed(i: TensorSpec, joined: Shape, before: int, after: int) -> TensorSpec:
@@ -135,9 +133,7 @@ def stack(tensors: Sequence[TensorSpec], dim: int = 0) -> TensorSpec:
     if any(x.shape != first.shape for x in tensors):
         raise ValueError("stack: sizes differ")
     d = wrap(dim, first.ndim + 1)
-    return contiguous(
-        (*first.shape[:d], len(tensors), *first.shape[d:]), result_type(*tensors)
-    )
+    return contiguous((*first.shape[:d], len(tensors), *first.shape[d:]), result_type(*tensors))
 
 
 def updated(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
@@ -190,9 +186,7 @@ ROWS: tuple[Row, ...] = rows(
     ("roll", roll),
     *(
         (name, updated)
-        for name in (
-            "index_put index_fill.int_Scalar fill copy masked_scatter"
-        ).split()
+        for name in ("index_put index_fill.int_Scalar fill copy masked_scatter").split()
     ),
     ("index_copy", scattered),
     ("index_add", scattered),

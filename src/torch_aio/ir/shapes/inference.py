@@ -12,6 +12,7 @@ from torch_aio.ir.shapes import (
     contraction,
     creation,
     indexing,
+    pieces,
     pointwise,
     reduction,
     view,
@@ -21,7 +22,9 @@ from torch_aio.ir.shapes.table import ShapeFunction
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Expr
 
-Spec = Union[TensorSpec, tuple["Spec", ...], int, float, bool, Expr]
+Spec = Union[  # noqa: UP007 - refers to itself
+    TensorSpec, tuple["Spec", ...], int, float, bool, Expr
+]
 
 SHAPES: dict[str, ShapeFunction] = dict(
     (
@@ -30,6 +33,7 @@ SHAPES: dict[str, ShapeFunction] = dict(
         *contraction.ROWS,
         *window.ROWS,
         *view.ROWS,
+        *pieces.ROWS,
         *indexing.ROWS,
         *creation.ROWS,
     )
@@ -84,9 +88,10 @@ def _on_meta(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Spe
     named = {k: torch.device("meta") if k == "device" else _to_meta(v) for k, v in kwargs.items()}
     with torch.no_grad():
         try:
-            return _from_meta(target(*metas, **named))
+            result: Spec = _from_meta(target(*metas, **named))
         except NotImplementedError as error:
             raise NotImplementedError(f"no shape function for {target}: {error}") from error
+    return result
 
 
 def _symbolic(value: Any) -> bool:
@@ -99,7 +104,9 @@ def _symbolic(value: Any) -> bool:
 
 def _to_meta(value: Any) -> Any:
     if isinstance(value, TensorSpec):
-        return torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device="meta")
+        shape: Any = value.shape
+        stride: Any = value.stride
+        return torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
     if isinstance(value, (list, tuple)):
         return type(value)(_to_meta(v) for v in value)
     return value

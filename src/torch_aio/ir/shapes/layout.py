@@ -137,7 +137,9 @@ def dense_like(x: TensorSpec, dtype: torch.dtype | None = None) -> TensorSpec:
     return TensorSpec(x.shape, dtype, tuple(strides))
 
 
-def formatted(x: TensorSpec, memory_format: torch.memory_format | None, dtype: torch.dtype | None = None) -> TensorSpec:
+def formatted(
+    x: TensorSpec, memory_format: torch.memory_format | None, dtype: torch.dtype | None = None
+) -> TensorSpec:
     """A fresh copy of ``x`` in a memory format (None preserves)."""
     dtype = x.dtype if dtype is None else dtype
     if memory_format is None or memory_format == torch.preserve_format:
@@ -187,9 +189,7 @@ def iterate(operands: Sequence[TensorSpec], dtype: torch.dtype) -> TensorSpec:
 
 def _expanded_stride(x: TensorSpec, shape: Shape) -> Shape:
     lead = len(shape) - x.ndim
-    own = (
-        0 if x.shape[i] == 1 and shape[lead + i] != 1 else x.stride[i] for i in range(x.ndim)
-    )
+    own = (0 if x.shape[i] == 1 and shape[lead + i] != 1 else x.stride[i] for i in range(x.ndim))
     return (0,) * lead + tuple(own)
 
 
@@ -220,7 +220,9 @@ def view_stride(x: TensorSpec, shape: Shape) -> Shape | None:
         return x.stride if x.shape == shape else contiguous_stride(shape)
     out: list[Int] = [1] * len(shape)
     d = len(shape) - 1
-    base, chunk, seen = x.stride[-1], 1, 1
+    base: Int = x.stride[-1]
+    chunk: Int = 1
+    seen: Int = 1
     for i in range(x.ndim - 1, -1, -1):
         chunk = chunk * x.shape[i]
         if i and (x.shape[i - 1] == 1 or x.stride[i - 1] == chunk * base):

@@ -13,7 +13,9 @@ from torch_aio.ir.shapes.table import Row, rows
 from torch_aio.ir.spec import TensorSpec, contiguous
 
 
-def pointwise(*operands: Any, dtype: torch.dtype | None, common: torch.dtype | None = None) -> TensorSpec:
+def pointwise(
+    *operands: Any, dtype: torch.dtype | None, common: torch.dtype | None = None
+) -> TensorSpec:
     """Broadcast ``operands``; those not of the ``common`` dtype are cast first, as eager does."""
     scalar = TensorSpec((), torch.int64, ())
     specs = []
@@ -93,7 +95,10 @@ def addc(x: Any, a: Any, b: Any, *, value: Any = 1) -> TensorSpec:
 def where(condition: TensorSpec, x: Any, y: Any) -> TensorSpec:
     """``where`` over tensors and scalars."""
     common = result_type(x, y)
-    values = [dense_like(v, common) if isinstance(v, TensorSpec) and v.dtype != common else v for v in (x, y)]
+    values = [
+        dense_like(v, common) if isinstance(v, TensorSpec) and v.dtype != common else v
+        for v in (x, y)
+    ]
     return pointwise(condition, *values, dtype=common)
 
 
@@ -115,9 +120,13 @@ def row_major(x: TensorSpec, *_: Any) -> TensorSpec:
 def prelu(x: TensorSpec, weight: TensorSpec) -> TensorSpec:
     """The weight is seen along dimension 1."""
     seen = TensorSpec(
-        tuple(weight.shape[0] if d == 1 else 1 for d in range(x.ndim)) if weight.ndim == 1 else weight.shape,
+        tuple(weight.shape[0] if d == 1 else 1 for d in range(x.ndim))
+        if weight.ndim == 1
+        else weight.shape,
         weight.dtype,
-        tuple(1 if d == 1 and weight.shape[0] != 1 else 0 for d in range(x.ndim)) if weight.ndim == 1 else weight.stride,
+        tuple(1 if d == 1 and weight.shape[0] != 1 else 0 for d in range(x.ndim))
+        if weight.ndim == 1
+        else weight.stride,
     )
     return iterate([x, seen], x.dtype)
 
@@ -134,22 +143,43 @@ def to_copy(x: TensorSpec, *, dtype: Any = None, memory_format: Any = None, **_:
     return formatted(x, memory_format, dtype)
 
 
-def to_dtype(x: TensorSpec, dtype: Any, non_blocking: Any = False, copy: bool = False, memory_format: Any = None) -> TensorSpec:
+def to_dtype(
+    x: TensorSpec,
+    dtype: Any,
+    non_blocking: Any = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> TensorSpec:
     """``to.dtype``: ``x`` itself where nothing changes."""
     return _to(x, dtype, copy, memory_format)
 
 
-def to_layout(x: TensorSpec, *, dtype: Any = None, copy: bool = False, memory_format: Any = None, **_: Any) -> TensorSpec:
+def to_layout(
+    x: TensorSpec, *, dtype: Any = None, copy: bool = False, memory_format: Any = None, **_: Any
+) -> TensorSpec:
     """``to.dtype_layout``."""
     return _to(x, dtype, copy, memory_format)
 
 
-def to_device(x: TensorSpec, device: Any, dtype: Any, non_blocking: Any = False, copy: bool = False, memory_format: Any = None) -> TensorSpec:
+def to_device(
+    x: TensorSpec,
+    device: Any,
+    dtype: Any,
+    non_blocking: Any = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> TensorSpec:
     """``to.device``."""
     return _to(x, dtype, copy, memory_format)
 
 
-def to_other(x: TensorSpec, other: TensorSpec, non_blocking: Any = False, copy: bool = False, memory_format: Any = None) -> TensorSpec:
+def to_other(
+    x: TensorSpec,
+    other: TensorSpec,
+    non_blocking: Any = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> TensorSpec:
     """``to.other`` and ``type_as``."""
     return _to(x, other.dtype, copy, memory_format)
 
@@ -161,7 +191,10 @@ def to_any(x: TensorSpec, *args: Any, **_: Any) -> TensorSpec:
 
 
 def _to(x: TensorSpec, dtype: torch.dtype | None, copy: bool, memory_format: Any) -> TensorSpec:
-    same_format = memory_format in (None, torch.preserve_format) or formatted(x, memory_format).stride == x.stride
+    same_format = (
+        memory_format in (None, torch.preserve_format)
+        or formatted(x, memory_format).stride == x.stride
+    )
     if dtype in (None, x.dtype) and not copy and same_format:
         return x
     return formatted(x, memory_format, dtype)
@@ -173,25 +206,30 @@ def alias(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
 
 
 UNARY = (
-    "abs neg negative sign sgn ceil floor round trunc fix frac relu silu gelu mish hardswish hardsigmoid elu "
-    "selu celu leaky_relu softplus softshrink hardshrink tanhshrink threshold square bitwise_not positive "
-    "nan_to_num bernoulli softsign rrelu"
+    "abs neg negative sign sgn ceil floor round trunc fix frac relu silu gelu mish hardswish "
+    "hardsigmoid elu selu celu leaky_relu softplus softshrink hardshrink tanhshrink threshold "
+    "square bitwise_not positive nan_to_num bernoulli softsign rrelu"
 )
 UNARY_FLOAT = (
-    "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh "
-    "atanh erf erfc erfinv sigmoid logit reciprocal digamma lgamma sinc special_expit special_erf "
-    "special_expm1 special_log1p special_ndtr special_entr i0 deg2rad rad2deg arctan arcsin arccos"
+    "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh "
+    "asinh acosh atanh erf erfc erfinv sigmoid logit reciprocal digamma lgamma sinc "
+    "special_expit special_erf special_expm1 special_log1p special_ndtr special_entr i0 "
+    "deg2rad rad2deg arctan arcsin arccos"
 )
 UNARY_BOOL = "logical_not isnan isinf isfinite isposinf isneginf signbit"
 BINARY = (
-    "add sub subtract mul multiply rsub maximum minimum fmax fmin max.other min.other remainder fmod bitwise_and bitwise_or "
-    "bitwise_xor __and__ __or__ __xor__ pow.Tensor_Tensor pow.Scalar floor_divide bitwise_left_shift heaviside "
+    "add sub subtract mul multiply rsub maximum minimum fmax fmin max.other min.other "
+    "remainder fmod bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ "
+    "pow.Tensor_Tensor pow.Scalar floor_divide bitwise_left_shift heaviside "
     "bitwise_right_shift __lshift__ __rshift__ copysign clamp_min clamp_max"
 )
 BINARY_FLOAT = "div true_divide divide atan2 arctan2 hypot logaddexp xlogy special_xlog1py"
 COMPARE = "eq ne lt le gt ge less less_equal greater greater_equal not_equal"
 LOGICAL = "logical_and logical_or logical_xor"
-ALIAS = "dropout feature_dropout alpha_dropout feature_alpha_dropout detach alias lift_fresh lift_fresh_copy"
+ALIAS = (
+    "dropout feature_dropout alpha_dropout feature_alpha_dropout detach alias lift_fresh "
+    "lift_fresh_copy"
+)
 
 
 def _all(names: str, function: Callable[..., Any]) -> tuple[Row, ...]:

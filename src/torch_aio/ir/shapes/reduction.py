@@ -65,7 +65,9 @@ def amax(x: TensorSpec, dim: Dims = (), keepdim: bool = False) -> TensorSpec:
     return contiguous(reduced(x, dim, keepdim), x.dtype)
 
 
-def with_index(x: TensorSpec, dim: int = -1, keepdim: bool = False) -> tuple[TensorSpec, TensorSpec]:
+def with_index(
+    x: TensorSpec, dim: int = -1, keepdim: bool = False
+) -> tuple[TensorSpec, TensorSpec]:
     """``max.dim`` and friends: values and int64 positions."""
     shape = reduced(x, dim, keepdim)
     return contiguous(shape, x.dtype), contiguous(shape, torch.int64)
@@ -109,7 +111,9 @@ def var_mean(x: TensorSpec, *args: Any, **kwargs: Any) -> tuple[TensorSpec, Tens
     return both, both
 
 
-def norm(x: TensorSpec, p: Any = 2, dim: Dims = None, keepdim: bool = False, **_: Any) -> TensorSpec:
+def norm(
+    x: TensorSpec, p: Any = 2, dim: Dims = None, keepdim: bool = False, **_: Any
+) -> TensorSpec:
     """``norm.ScalarOpt_dim``, ``linalg_vector_norm``."""
     return contiguous(reduced(x, dim, keepdim), x.dtype)
 
@@ -148,7 +152,9 @@ def group_norm(x: TensorSpec, groups: int, *_: Any, **__: Any) -> TensorSpec:
     return like_format(x.shape, x.dtype, x)
 
 
-def rms_norm(x: TensorSpec, normalized_shape: Sequence[int], weight: Any = None, eps: Any = None) -> TensorSpec:
+def rms_norm(
+    x: TensorSpec, normalized_shape: Sequence[int], weight: Any = None, eps: Any = None
+) -> TensorSpec:
     """Keeps channels-last."""
     return like_format(x.shape, x.dtype, x)
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from torch_aio.ir.shapes.layout import (
-    dense_like,
-    formatted,
-    is_contiguous,
     resolve_shape,
     view_stride,
     wrap,
@@ -67,9 +62,7 @@ def unflatten(x: TensorSpec, dim: int, sizes: Sequence[Int]) -> TensorSpec:
 def permute(x: TensorSpec, dims: Sequence[int]) -> TensorSpec:
     """Dimensions in another order."""
     order = [wrap(d, x.ndim) for d in dims]
-    return TensorSpec(
-        tuple(x.shape[d] for d in order), x.dtype, tuple(x.stride[d] for d in order)
-    )
+    return TensorSpec(tuple(x.shape[d] for d in order), x.dtype, tuple(x.stride[d] for d in order))
 
 
 def transpose(x: TensorSpec, dim0: int, dim1: int) -> TensorSpec:
@@ -172,7 +165,9 @@ def _clamp(position: Int, size: Int) -> Int:
         return 0 if position < 0 else position
     if isinstance(position, int) and isinstance(size, int):
         return minimum(position, size)
-    return 0 if isinstance(position, int) and position == 0 else size if position > size else position
+    return (
+        0 if isinstance(position, int) and position == 0 else size if position > size else position
+    )
 
 
 def _positive(count: Int) -> Int:
@@ -180,18 +175,19 @@ def _positive(count: Int) -> Int:
 
 
 def narrow(x: TensorSpec, dim: int, start: Int, length: Int) -> TensorSpec:
-    """``narrow``."""
-    return slice_(x, dim, start, start + length if not _ends(x, dim, start) else x.shape[wrap(dim, x.ndim)])
-
-
-def _ends(x: TensorSpec, dim: int, start: Int) -> bool:
-    return False
+    """``narrow``: exactly ``length`` positions."""
+    d = wrap(dim, x.ndim)
+    return TensorSpec((*x.shape[:d], length, *x.shape[d + 1 :]), x.dtype, x.stride)
 
 
 def select(x: TensorSpec, dim: int, index: Int) -> TensorSpec:
     """One position of a dimension, which goes."""
     d = wrap(dim, x.ndim)
-    if isinstance(index, int) and isinstance(x.shape[d], int) and not -x.shape[d] <= index < x.shape[d]:
+    if (
+        isinstance(index, int)
+        and isinstance(x.shape[d], int)
+        and not -x.shape[d] <= index < x.shape[d]
+    ):
         raise IndexError(f"index {index} is out of bounds for size {x.shape[d]}")
     return TensorSpec(
         (*x.shape[:d], *x.shape[d + 1 :]), x.dtype, (*x.stride[:d], *x.stride[d + 1 :])
@@ -219,97 +215,20 @@ def unsqueeze(x: TensorSpec, dim: int) -> TensorSpec:
     """A new dimension of size one."""
     d = wrap(dim, x.ndim + 1)
     step = x.shape[d] * x.stride[d] if d < x.ndim else 1
-    return TensorSpec((*x.shape[:d], 1, *x.shape[d:]), x.dtype, (*x.stride[:d], step, *x.stride[d:]))
-
-
-def split(x: TensorSpec, split_size: Int, dim: int = 0) -> tuple[TensorSpec, ...]:
-    """Pieces of ``split_size``, the last one shorter."""
-    d = wrap(dim, x.ndim)
-    size = _number(x.shape[d], "split")
-    step = _number(split_size, "split")
-    if step == 0:
-        return (x,)
-    starts = range(0, max(size, 1), step)
-    return tuple(slice_(x, d, s, min(s + step, size)) for s in starts)
-
-
-def split_sizes(x: TensorSpec, sizes: Sequence[Int], dim: int = 0) -> tuple[TensorSpec, ...]:
-    """``split_with_sizes``."""
-    d = wrap(dim, x.ndim)
-    return tuple(
-        TensorSpec((*x.shape[:d], size, *x.shape[d + 1 :]), x.dtype, x.stride) for size in sizes
+    return TensorSpec(
+        (*x.shape[:d], 1, *x.shape[d:]), x.dtype, (*x.stride[:d], step, *x.stride[d:])
     )
-
-
-def chunk(x: TensorSpec, chunks: int, dim: int = 0) -> tuple[TensorSpec, ...]:
-    """At most ``chunks`` equal pieces."""
-    size = x.shape[wrap(dim, x.ndim)]
-    if size == 0:
-        return (x,) * chunks
-    return split(x, (size + chunks - 1) // chunks, dim)
-
-
-def unbind(x: TensorSpec, dim: int = 0) -> tuple[TensorSpec, ...]:
-    """Every position of a dimension."""
-    count = _number(x.shape[wrap(dim, x.ndim)], "unbind")
-    return (select(x, dim, 0),) * count
-
-
-def _number(size: Int, op: str) -> int:
-    if not isinstance(size, int):
-        raise NotImplementedError(f"{op} of a symbolic size {size}")
-    return size
-
-
-def clone(x: TensorSpec, *, memory_format: Any = None) -> TensorSpec:
-    """A fresh copy."""
-    return formatted(x, memory_format)
-
-
-def make_contiguous(x: TensorSpec, *, memory_format: Any = torch.contiguous_format) -> TensorSpec:
-    """``contiguous``: itself where it is already."""
-    if memory_format == torch.contiguous_format:
-        return x if is_contiguous(x) else contiguous(x.shape, x.dtype)
-    made = formatted(x, memory_format)
-    same = all(a == b for n, a, b in zip(x.shape, x.stride, made.stride, strict=True) if n != 1)
-    return x if same else made
 
 
 def diagonal(x: TensorSpec, offset: int = 0, dim1: int = 0, dim2: int = 1) -> TensorSpec:
     """``diagonal``."""
     a, b = wrap(dim1, x.ndim), wrap(dim2, x.ndim)
-    rows_, columns = (x.shape[a], x.shape[b] - offset) if offset >= 0 else (x.shape[a] + offset, x.shape[b])
+    rows_, columns = (
+        (x.shape[a], x.shape[b] - offset) if offset >= 0 else (x.shape[a] + offset, x.shape[b])
+    )
     rest = _without(x, {a, b})
     size = maximum(minimum(rows_, columns), 0)
     return TensorSpec((*rest.shape, size), x.dtype, (*rest.stride, x.stride[a] + x.stride[b]))
-
-
-def unfold(x: TensorSpec, dimension: int, size: int, step: int) -> TensorSpec:
-    """Sliding windows, as a view."""
-    d = wrap(dimension, x.ndim)
-    count = (x.shape[d] - size) // step + 1
-    return TensorSpec(
-        (*x.shape[:d], count, *x.shape[d + 1 :], size),
-        x.dtype,
-        (*x.stride[:d], x.stride[d] * step, *x.stride[d + 1 :], x.stride[d]),
-    )
-
-
-def repeat(x: TensorSpec, repeats: Sequence[int]) -> TensorSpec:
-    """Tiles, contiguous."""
-    shape = (1,) * (len(repeats) - x.ndim) + x.shape
-    return contiguous(tuple(s * r for s, r in zip(shape, repeats, strict=True)), x.dtype)
-
-
-def rearranged(x: TensorSpec, *_: Any, **__: Any) -> TensorSpec:
-    """``flip``: a copy in the input's layout."""
-    return dense_like(x)
-
-
-def pixel_shuffle(x: TensorSpec, factor: int) -> TensorSpec:
-    """Channels become pixels."""
-    *lead, c, h, w = x.shape
-    return contiguous((*lead, c // (factor * factor), h * factor, w * factor), x.dtype)
 
 
 ROWS: tuple[Row, ...] = rows(
@@ -337,18 +256,5 @@ ROWS: tuple[Row, ...] = rows(
     ("squeeze.dim", squeeze_dim),
     ("squeeze.dims", squeeze_dim),
     ("unsqueeze", unsqueeze),
-    ("split.Tensor", split),
-    ("split.sizes", split_sizes),
-    ("split_with_sizes", split_sizes),
-    ("unsafe_split.Tensor", split),
-    ("chunk", chunk),
-    ("unsafe_chunk", chunk),
-    ("unbind", unbind),
-    ("clone", clone),
-    ("contiguous", make_contiguous),
     ("diagonal", diagonal),
-    ("unfold", unfold),
-    ("repeat", repeat),
-    ("flip", rearranged),
-    ("pixel_shuffle", pixel_shuffle),
 )

@@ -43,7 +43,15 @@ def convolution(
     rank = weight.ndim - 2
     if x.ndim == rank + 1:
         batched = convolution(
-            unsqueeze(x, 0), weight, bias, stride, padding, dilation, transposed, output_padding, groups
+            unsqueeze(x, 0),
+            weight,
+            bias,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding,
+            groups,
         )
         return squeeze_dim(batched, 0)
     steps, spans = spread(stride, rank), spread(dilation, rank)
@@ -204,7 +212,9 @@ def constant_pad(x: TensorSpec, pad: Sequence[int], value: Any = 0) -> TensorSpe
     return like_format(tuple(sizes), x.dtype, x)
 
 
-def pad_mode(x: TensorSpec, pad: Sequence[int], mode: str = "constant", value: Any = None) -> TensorSpec:
+def pad_mode(
+    x: TensorSpec, pad: Sequence[int], mode: str = "constant", value: Any = None
+) -> TensorSpec:
     """``aten.pad`` in any mode."""
     if mode == "constant":
         return constant_pad(x, pad)
@@ -216,7 +226,9 @@ def side_pad(x: TensorSpec, pad: Sequence[int]) -> TensorSpec:
     sizes = list(x.shape)
     for i in range(len(pad) // 2):
         sizes[-1 - i] = sizes[-1 - i] + pad[2 * i] + pad[2 * i + 1]
-    return like_format(tuple(sizes), x.dtype, x) if len(pad) > 2 else contiguous(tuple(sizes), x.dtype)
+    return (
+        like_format(tuple(sizes), x.dtype, x) if len(pad) > 2 else contiguous(tuple(sizes), x.dtype)
+    )
 
 
 ROWS: tuple[Row, ...] = rows(
