@@ -1,18 +1,20 @@
-"""Rows of reductions: over the last dimensions row by row, over others down columns."""
+"""Rows of reductions: rows of adjacent elements, or columns, else a copy first."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from torch_aio.ir.spec import TensorSpec
-from torch_aio.ir.symbols import Int, ceil_div, product
-from torch_aio.kernels.chain import DTYPES, Chain, Input, Step
-from torch_aio.kernels.reduce import ColumnReduceSpec, RowReduceSpec, columns
+from torch_aio.ir.symbols import ceil_div, product
+from torch_aio.kernels.chain import DTYPES, Chain, Const, Input, Step
+from torch_aio.kernels.gather import CumsumSpec
+from torch_aio.kernels.reduce import ArgReduceSpec, ColumnReduceSpec, RowReduceSpec, columns
 from torch_aio.codegen.types import f32
-from torch_aio.plan.families.copies import copy
+from torch_aio.plan.families.copies import apply, copy
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.row_views import as_rows
@@ -20,112 +22,300 @@ from torch_aio.plan.strides import reshaped
 from torch_aio.plan.value import Value
 
 aten = torch.ops.aten
-REDUCTIONS: dict[Any, str] = {
-    aten.sum.default: "sum", aten.sum.dim_IntList: "sum",
-    aten.mean.default: "mean", aten.mean.dim: "mean",
-    aten.amax.default: "max", aten.amin.default: "min",
-    aten.max.default: "max", aten.min.default: "min",
-    aten.prod.default: "prod", aten.prod.dim_int: "prod",
-    aten.any.default: "any", aten.any.dim: "any", aten.any.dims: "any",
-    aten.all.default: "all", aten.all.dim: "all", aten.all.dims: "all",
-}  # fmt: skip
-WHOLE = frozenset(op for op in REDUCTIONS if op._overloadname == "default") - {
-    aten.amax.default,
-    aten.amin.default,
-}
+HALVES = (torch.float16, torch.bfloat16)
+TRUTH = ("any", "all")
+
+# ---- one value a row ----------------------------------------------------------------------
 
 
-def lower(ctx: Lowering, group: Group) -> None:
-    """Any reduction over any dimensions."""
-    node = group.output
-    x: Any = node.args[0]
-    value, op = ctx.value(x), REDUCTIONS[node.target]
-    dims = reduced(node)
-    target = ctx.output(node)
-    result = target if target.is_contiguous else ctx.temporary(target.shape, target.dtype)
-    prologue = _prologue(value.dtype, target.dtype, op)
-    split = _down_columns(value, dims)
-    if split is None:
-        _by_rows(ctx, op, prologue, _reduced_last(value, dims), len(dims), result)
-    else:
-        _by_columns(ctx, op, prologue, split, result)
-    if result is not target:
-        copy(ctx, result, target)
+def reduction(op: str) -> Any:
+    """Lowering of ``op(x, dims, keepdim)``."""
+
+    def lower(ctx: Lowering, group: Group) -> None:
+        node = group.output
+        value, dims = _operand(ctx, node)
+        target = ctx.output(node)
+        prologue = _prologue(op, value.dtype, node.meta["spec"].dtype)
+        reduce(ctx, op, prologue, value, dims, _kept(target, value, dims))
+
+    return lower
 
 
-def reduced(node: Node) -> tuple[int, ...]:
-    """The dimensions that go away, in order."""
-    spec: TensorSpec = node.args[0].meta["spec"]  # type: ignore[union-attr]
-    given: Any = None
-    if node.target not in WHOLE:
-        given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if given is None or given == [] or given == ():
-        return tuple(range(spec.ndim))
-    dims = [given] if isinstance(given, int) else list(given)
-    return tuple(sorted(d % max(spec.ndim, 1) for d in dims)) if spec.ndim else ()
-
-
-def _prologue(source: torch.dtype, result: torch.dtype, op: str) -> Chain:
-    """The operand in the dtype that is computed in."""
-    have = DTYPES[source]
-    want = "bool" if op in ("any", "all") else DTYPES[result]
-    steps = () if have == want else (Step("cast", (0,), want),)
-    return Chain((Input(have, "full"),), steps)
-
-
-def _by_rows(
-    ctx: Lowering, op: str, prologue: Chain, moved: Value, count: int, result: Value
+def reduce(
+    ctx: Lowering, op: str, prologue: Chain, value: Value, dims: list[int], target: Value
 ) -> None:
-    x = as_rows(ctx, moved, count)
+    """``target = op over dims of prologue(value)``; the target has the dimensions that are kept."""
+    result = DTYPES[target.dtype]
+    if target.is_contiguous and _columns(ctx, op, prologue, value, dims, target):
+        return
+    kept = [d for d in range(len(value.shape)) if d not in dims]
+    moved = _permuted(value, [*kept, *dims])
+    x = as_rows(ctx, moved, len(dims))
+    stride = reshaped(target.shape, target.stride, (x.shape[0],))
+    y = target if stride is not None else ctx.temporary(target.shape, target.dtype)
     ctx.step(
-        RowReduceSpec(op, prologue, DTYPES[result.dtype]),
-        x.shape[0],
-        ("y",),
-        cols=x.shape[1], x0=x, x0_row=x.byte_stride[0],
-        y=result, y_row=result.itemsize,
+        RowReduceSpec(op, prologue, result), x.shape[0], ("y",),
+        cols=x.shape[1], y=y, y_row=(stride or (1,))[0] * y.itemsize,
+        x0=x, x0_row=x.byte_stride[0],
     )  # fmt: skip
+    if y is not target:
+        copy(ctx, y, target)
 
 
-def _by_columns(ctx: Lowering, op: str, prologue: Chain, x: Value, result: Value) -> None:
-    outer, depth, inner = x.shape
-    x_outer, x_depth, _ = x.byte_stride
+def _columns(
+    ctx: Lowering, op: str, prologue: Chain, value: Value, dims: list[int], target: Value
+) -> bool:
+    """Reduce adjacent dimensions before the last ones without a copy, where they lie so."""
+    first, last = min(dims, default=0), max(dims, default=0)
+    if last == len(value.shape) - 1 or sorted(dims) != list(range(first, last + 1)):
+        return False
+    shape = (
+        product(value.shape[:first]),
+        product(value.shape[first : last + 1]),
+        product(value.shape[last + 1 :]),
+    )
+    stride = reshaped(value.shape, value.stride, shape)
+    if stride is None or stride[2] != 1:
+        return False
+    outer, depth, inner = shape
     ctx.step(
-        ColumnReduceSpec(op, prologue, DTYPES[result.dtype]),
+        ColumnReduceSpec(op, prologue, DTYPES[target.dtype]),
         outer * ceil_div(inner, columns(ctx.isa.lanes(f32))),
         ("y",),
-        depth=depth, inner=inner, x=x, x_outer=x_outer, x_depth=x_depth,
-        y=result, y_outer=inner * result.itemsize,
+        depth=depth, inner=inner, x=value, x_outer=stride[0] * value.itemsize,
+        x_depth=stride[1] * value.itemsize, y=target, y_outer=inner * target.itemsize,
+    )  # fmt: skip
+    return True
+
+
+def vector_norm(ctx: Lowering, group: Group) -> None:
+    """``linalg_vector_norm(x, 2, dims, keepdim)``: the root of a sum of squares."""
+    node = group.output
+    value, dims = _operand(ctx, node, position=2)
+    target = ctx.output(node)
+    square = Chain((Input("f32", "full"),), (Step("mul", (0, 0), "f32"),))
+    kept = _kept(target, value, dims)
+    total = ctx.temporary(kept.shape, target.dtype)
+    reduce(ctx, "sum", square, value, dims, total)
+    apply(ctx, Chain((Input("f32", "full"),), (Step("sqrt", (0,), "f32"),)), [total], kept)
+
+
+def variance(ctx: Lowering, group: Group) -> None:
+    """``var(x, dims, correction=c, keepdim)``: the mean, then the squared distances from it."""
+    node = group.output
+    value, dims = _operand(ctx, node)
+    target = ctx.output(node)
+    ones = tuple(1 if d in dims else s for d, s in enumerate(value.shape))
+    mean = ctx.temporary(ones, target.dtype)
+    same = Chain((Input("f32", "full"),))
+    reduce(ctx, "mean", same, value, dims, _kept(mean, value, dims))
+    away = ctx.temporary(value.shape, target.dtype)
+    both = (Input("f32", "full"), Input("f32", "full"))
+    steps = (Step("sub", (0, 1), "f32"), Step("mul", (2, 2), "f32"))
+    apply(ctx, Chain(both, steps), [value, mean], away)
+    kept = _kept(target, value, dims)
+    total = ctx.temporary(kept.shape, target.dtype)
+    reduce(ctx, "sum", same, away, dims, total)
+    count = product(tuple(value.shape[d] for d in dims))
+    divisor = float(max(count - _correction(node), 0))  # type: ignore[call-overload]
+    scale = (Step("div", (0, Const(divisor)), "f32"),)
+    apply(ctx, Chain(both[:1], scale), [total], kept)
+
+
+def _correction(node: Node) -> float:
+    given = node.kwargs.get("correction")
+    return 1 if given is None else given  # type: ignore[return-value]
+
+
+# ---- places of extremes, running sums -----------------------------------------------------
+
+
+def arg_extreme(op: str) -> Any:
+    """Lowering of ``argmax(x, dim, keepdim)``, ``argmin``."""
+
+    def lower(ctx: Lowering, group: Group) -> None:
+        node = group.output
+        value, dims = _operand(ctx, node)
+        target = _kept(ctx.output(node), value, dims)
+        indices = ctx.temporary(target.shape, torch.int64)
+        _extreme(ctx, op, value, dims, {"indices": indices})
+        copy(ctx, indices, target)
+
+    return lower
+
+
+def extreme(op: str) -> Any:
+    """Lowering of ``max(x, dim, keepdim)`` and ``min`` with their two outputs."""
+
+    def lower(ctx: Lowering, group: Group) -> None:
+        node = group.output
+        value, dims = _operand(ctx, node)
+        specs = node.meta["spec"]
+        values, indices = (ctx.temporary(s.shape, s.dtype) for s in specs)
+        _extreme(ctx, op, value, dims, {"values": values, "indices": indices})
+        ctx.bind_part(node, 0, values)
+        ctx.bind_part(node, 1, indices)
+
+    return lower
+
+
+def _extreme(
+    ctx: Lowering, op: str, value: Value, dims: list[int], outputs: dict[str, Value]
+) -> None:
+    kept = [d for d in range(len(value.shape)) if d not in dims]
+    x = as_rows(ctx, _permuted(value, [*kept, *dims]), len(dims))
+    spec = ArgReduceSpec(op, DTYPES[x.dtype], "values" in outputs, "indices" in outputs)
+    rows: dict[str, Any] = {f"{name}_row": y.itemsize for name, y in outputs.items()}
+    ctx.step(
+        spec, x.shape[0], tuple(outputs),
+        cols=x.shape[1], x=x, x_row=x.byte_stride[0], **outputs, **rows,
     )  # fmt: skip
 
 
-def _reduced_last(value: Value, dims: tuple[int, ...]) -> Value:
-    order = [d for d in range(len(value.shape)) if d not in dims] + list(dims)
-    return value.view(tuple(value.shape[d] for d in order), tuple(value.stride[d] for d in order))
+def cumsum(ctx: Lowering, group: Group) -> None:
+    """``cumsum(x, dim)``."""
+    node = group.output
+    source = node.args[0]
+    assert isinstance(source, Node)
+    target = ctx.output(node)
+    value = ctx.value(source)
+    dim = int(node.args[1]) % max(len(value.shape), 1)  # type: ignore[call-overload]
+    order = [*(d for d in range(len(value.shape)) if d != dim), dim]
+    if value.dtype != target.dtype:
+        wide = ctx.temporary(value.shape, target.dtype)
+        copy(ctx, value, wide)
+        value = wide
+    x = as_rows(ctx, _permuted(value, order))
+    moved = _permuted(target, order)
+    sums = ctx.temporary(moved.shape, target.dtype)
+    y = as_rows(ctx, sums)
+    ctx.step(
+        CumsumSpec(DTYPES[target.dtype]), x.shape[0], ("y",),
+        cols=x.shape[1], x=x, x_row=x.byte_stride[0], x_col=x.itemsize,
+        y=y, y_row=y.byte_stride[0], y_col=y.itemsize,
+    )  # fmt: skip
+    copy(ctx, sums, moved)
 
 
-def _down_columns(value: Value, dims: tuple[int, ...]) -> Value | None:
-    """The value as [outer, depth, inner] with inner adjacent, where the memory allows it."""
-    if not dims or dims[-1] == len(value.shape) - 1 or dims != tuple(range(dims[0], dims[-1] + 1)):
-        return None
-    parts = (value.shape[: dims[0]], value.shape[dims[0] : dims[-1] + 1], value.shape[dims[-1] + 1 :])
-    shape: tuple[Int, ...] = tuple(product(part) for part in parts)
-    stride = reshaped(value.shape, value.stride, shape)
-    if stride is None or (stride[2] != 1 and shape[2] != 1):
-        return None
-    return value.view(shape, stride)
+# ---- operands -----------------------------------------------------------------------------
+
+
+def _operand(ctx: Lowering, node: Node, position: int = 1) -> tuple[Value, list[int]]:
+    """The operand and the reduced dimensions, ascending; all where none are named."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    value = ctx.value(source)
+    given: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
+    ndim = len(value.shape)
+    if given is None or given == []:
+        return value, list(range(ndim))
+    named = [given] if isinstance(given, int) else list(given)
+    return value, sorted({d % ndim for d in named}) if ndim else []
+
+
+def _kept(target: Value, value: Value, dims: list[int]) -> Value:
+    """The target without reduced dimensions, whether or not it has them as ones."""
+    if len(target.shape) != len(value.shape):
+        return target
+    return _permuted(target, [d for d in range(len(value.shape)) if d not in dims])
+
+
+def _permuted(value: Value, order: list[int]) -> Value:
+    """The dimensions named in ``order`` (others are of size 1)."""
+    return replace(
+        value,
+        shape=tuple(value.shape[d] for d in order),
+        stride=tuple(value.stride[d] for d in order),
+    )
+
+
+def _prologue(op: str, source: torch.dtype, result: torch.dtype) -> Chain:
+    """The cast to the type that ``op`` computes in."""
+    if op in TRUTH:
+        wanted = torch.bool
+    else:
+        wanted = source if op in ("max", "min") else result
+        wanted = torch.float32 if wanted in HALVES else wanted
+    have, want = DTYPES[source], DTYPES[wanted]
+    return Chain((Input(have, "full"),), (Step("cast", (0,), want),) if have != want else ())
+
+
+# ---- what is accepted ---------------------------------------------------------------------
+
+
+def _spec(node: Any) -> Any:
+    return node.meta["spec"]
 
 
 def accept(node: Node) -> str | None:
-    """Any dtype of the chains; the maximum of nothing is eager's error to raise."""
-    x: Any = node.args[0]
-    spec: TensorSpec = x.meta["spec"]
-    if REDUCTIONS[node.target] in ("max", "min") and any(spec.shape[d] == 0 for d in reduced(node)):
-        return "the largest of no elements is an error that eager raises"
-    if not isinstance(node.meta["spec"], TensorSpec):
-        return "a reduction with several results has no kernel"
-    if spec.dtype in (torch.float16, torch.bfloat16, torch.float64):
-        return f"reductions of {str(spec.dtype).removeprefix('torch.')} have no kernel"
+    """Dtypes that chains know."""
+    source: TensorSpec = _spec(node.args[0])
+    out = _spec(node)
+    for dtype in (source.dtype, out.dtype):
+        if dtype not in DTYPES:
+            return f"no reduction reads or writes {str(dtype).removeprefix('torch.')}"
     return None
 
 
-ROWS: tuple[Row, ...] = tuple(Row(op, "reduce", accept, lower) for op in REDUCTIONS)
+def accept_extreme(node: Node) -> str | None:
+    """As ``accept``; no bools, no empty rows."""
+    source: TensorSpec = _spec(node.args[0])
+    if source.dtype not in DTYPES or source.dtype == torch.bool:
+        return f"no extremes of {str(source.dtype).removeprefix('torch.')}"
+    return "the extreme of an empty tensor is eager's error" if source.numel == 0 else None
+
+
+def accept_place(node: Node) -> str | None:
+    """As ``accept_extreme``; not of half types."""
+    dtype = _spec(node.args[0]).dtype
+    if dtype in HALVES:
+        return f"no places of extremes in {str(dtype).removeprefix('torch.')}"
+    return accept_extreme(node)
+
+
+def accept_f32(node: Node) -> str | None:
+    """f32 throughout."""
+    dtypes = {_spec(node).dtype, _spec(node.args[0]).dtype}
+    return None if dtypes == {torch.float32} else "computed for float32 only"
+
+
+def accept_norm(node: Node) -> str | None:
+    """The Euclidean norm."""
+    order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
+    return accept_f32(node) if order == 2 else f"a vector norm of order {order} has no kernel"  # noqa: PLR2004 - Euclid's
+
+
+def accept_variance(node: Node) -> str | None:
+    """f32 over a number of elements that is known."""
+    if not all(isinstance(size, int) for size in _spec(node.args[0]).shape):
+        return "the variance of a size that changes has no kernel"
+    return accept_f32(node)
+
+
+def accept_cumsum(node: Node) -> str | None:
+    """Not of half types, whose sums eager rounds in its own way."""
+    return "running sums of half types have no kernel" if _spec(node).dtype in HALVES else accept(
+        node
+    )
+
+
+SUMS = {aten.sum.default: "sum", aten.sum.dim_IntList: "sum", aten.mean.default: "mean",
+        aten.mean.dim: "mean", aten.prod.default: "prod", aten.prod.dim_int: "prod"}  # fmt: skip
+TRUTHS = {
+    getattr(getattr(aten, name), overload): name
+    for name in TRUTH for overload in ("default", "dim", "dims")
+}  # fmt: skip
+EXTREMES = {aten.amax.default: "max", aten.amin.default: "min",
+            aten.max.default: "max", aten.min.default: "min"}  # fmt: skip
+
+ROWS: tuple[Row, ...] = (
+    *(Row(op, "reduce", accept, reduction(name)) for op, name in (SUMS | TRUTHS).items()),
+    *(Row(op, "reduce", accept_extreme, reduction(name)) for op, name in EXTREMES.items()),
+    Row(aten.argmax.default, "reduce", accept_place, arg_extreme("max")),
+    Row(aten.argmin.default, "reduce", accept_place, arg_extreme("min")),
+    Row(aten.max.dim, "reduce", accept_place, extreme("max")),
+    Row(aten.min.dim, "reduce", accept_place, extreme("min")),
+    Row(aten.linalg_vector_norm.default, "reduce", accept_norm, vector_norm),
+    Row(aten.var.correction, "reduce", accept_variance, variance),
+    Row(aten.cumsum.default, "reduce", accept_cumsum, cumsum),
+)
