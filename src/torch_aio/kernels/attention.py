@@ -40,7 +40,7 @@ def scratch_bytes(isa: Isa, tile: tuple[int, int], block_rows: Int, keys: Int, w
 class Attention(KernelSpec):
     """o = softmax(q k^T scale + mask) v; q, o, mask: rows ``_row`` bytes apart, numbers adjacent.
 
-    A boolean mask puts ``fill`` in the place of scores. ``safe``: a row of -inf gives zeros, not NaN.
+    A boolean mask puts ``fill`` in the place of scores. ``safe``: rows of -inf give zeros, not NaN.
     Heads are ``_inner`` and batches ``_outer`` bytes apart; ``group`` query heads share a head of
     k and v, of which a batch has ``kv_heads``. k: dense panels [ceil(sk / W)][d][W] a head,
     v: [ceil(dv / W)][sk][W]. Units: batch * heads * ceil(sq / block_rows).

@@ -50,7 +50,7 @@ def parse(node: Node) -> Call:
     """The operands of a node of this family."""
     args: list[Any] = list(node.args)
     options: dict[str, Any] = dict(node.kwargs)
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    names: tuple[str, ...] = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     if node.target is attention:
         names = ("q", "k", "v", "mask")
     options.update(zip(names, args, strict=False))
@@ -112,7 +112,8 @@ def _why_not_mask(call: Call) -> str | None:
 def flops(node: Node) -> Int:
     """Two operations a product, scores and context."""
     call = parse(node)
-    q, v = call.q.meta["spec"], call.v.meta["spec"]
+    q: TensorSpec = call.q.meta["spec"]
+    v: TensorSpec = call.v.meta["spec"]
     return 2 * product(q.shape[:-1]) * v.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 

@@ -47,6 +47,8 @@ def multiply(
     ctx: Lowering, chain: Chain, x: Value, y: Right, out: Value, extra: list[Value]
 ) -> None:
     """``out = chain(x @ y, *extra)``: x [..., m, k], y [..., k, n], extra as out: [..., m, n]."""
+    if any(isinstance(size, int) and size == 0 for size in out.shape):
+        return
     batch, m = out.shape[:-2], out.shape[-2]
     x = with_unit_columns(ctx, x)
     x = x.expand((*batch, m, x.shape[-1]))

@@ -1,0 +1,114 @@
+"""Attention against fp64: sizes around tiles, masks, causal, shared heads, rows without a key."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from accuracy import assert_close
+from kernel_runner import ISAS, run_kernel
+from torch_aio.kernels.attention import Attention, scratch_bytes
+from torch_aio.kernels.pack_gemm import PackedPanels
+from torch_aio.kernels.panel import panel_columns
+
+# batch, heads, heads of k and v, rows, keys, width, width of v, splits
+SIZES = [
+    (1, 1, 1, 1, 1, 1, 1, 1),
+    (2, 4, 2, 33, 17, 16, 16, 5),
+    (1, 2, 2, 12, 64, 64, 64, 2),
+    (1, 2, 1, 7, 300, 33, 31, 1),
+    (2, 6, 3, 31, 33, 80, 40, 2),
+    (1, 2, 2, 5, 0, 8, 8, 1),
+    (1, 1, 1, 65, 129, 8, 70, 2),
+]
+
+
+def heads_first(*shape):
+    """[batch, heads, length, width], a view of [batch, length, heads, width]."""
+    batch, heads, length, width = shape
+    return torch.randn(batch, length, heads, width).transpose(1, 2)
+
+
+def strides(name, x):
+    """The stride arguments of [batch, heads, rows, numbers]."""
+    names = (f"{name}_outer", f"{name}_inner", f"{name}_row")
+    return {n: s * x.element_size() for n, s in zip(names, x.stride(), strict=False)}
+
+
+def attend(isa, spec, q, k, v, mask=None, splits=1, fill=-math.inf):
+    """Run the kernel; the result is a view of [batch, rows, heads, width]."""
+    batch, heads, rows, width = q.shape
+    keys, values = v.shape[-2:]
+    panel, block = panel_columns(isa, spec.tile), 2 * spec.tile[0]
+    out = torch.full((batch, rows, heads, values), float("nan")).transpose(1, 2)
+    extra = {}
+    if mask is not None:
+        mask = mask.expand(batch, heads, rows, keys)
+        extra = {"mask": mask, **strides("mask", mask)}
+        extra |= {"fill": fill} if mask.dtype == torch.bool else {}
+    work = splits * scratch_bytes(isa, spec.tile, block, keys, values) // 4
+    run_kernel(spec, isa, batch * heads * -(-rows // block), splits, q=q, **strides("q", q),
+               k=PackedPanels(panel, True)(k), v=PackedPanels(panel)(v), o=out, **strides("o", out),
+               heads=heads, kv_heads=k.shape[1], group=heads // k.shape[1], sq=rows, sk=keys,
+               d=width, dv=values, scale=1 / math.sqrt(width), block_rows=block,
+               work=torch.full((work,), float("nan")), **extra)  # fmt: skip
+    return out
+
+
+def masks(batch, rows, keys):
+    """Float masks with rows that see nothing, boolean ones broadcast over rows."""
+    added = torch.randn(batch, 1, rows, keys)
+    added[..., ::3] = -math.inf
+    added[:, :, rows // 2] = -math.inf
+    padding = torch.rand(batch, 1, 1, keys) > 0.3
+    return {"none": None, "float": added, "bool": padding}
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("kind", ["none", "float", "bool", "causal"])
+def test_attention_is_as_near_to_fp64_as_eager(isa, kind):
+    """Sizes around lanes and tiles; rows without a key are zero as in eager."""
+    tiles = {isa.tile[0], isa.tile[-1]} if kind == "none" else {isa.tile[0]}
+    for tile in tiles:
+        for batch, heads, shared, rows, keys, width, values, splits in SIZES:
+            q = heads_first(batch, heads, rows, width)
+            k, v = heads_first(batch, shared, keys, width), heads_first(batch, shared, keys, values)
+            mask = masks(batch, rows, keys).get(kind)
+            named, causal = kind if kind in ("float", "bool") else "", kind == "causal"
+            y = attend(isa, Attention(tile, named, causal), q, k, v, mask, splits)
+            options = {"is_causal": causal, "enable_gqa": heads != shared}
+            wide = mask.double() if kind == "float" else mask
+            ref = sdpa(q.double(), k.double(), v.double(), wide, **options)
+            assert_close(y, ref, sdpa(q, k, v, mask, **options), f"{rows}x{keys}x{width}")
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("fill", [-math.inf, -1e9, torch.finfo(torch.float32).min])
+def test_plain_softmax_fills_and_keeps_nan(isa, fill):
+    """The spelled out form: masked scores become ``fill``; a row of -inf is NaN."""
+    q, k, v = (heads_first(1, 2, length, 20) for length in (9, 21, 21))
+    mask = torch.rand(9, 21) > 0.4
+    mask[4] = False
+    spec = Attention(isa.tile[0], "bool", safe=False)
+    y = attend(isa, spec, q, k, v, mask, fill=fill)
+
+    def spelled(dtype):
+        scores = (q.to(dtype) @ k.to(dtype).mT / math.sqrt(20)).masked_fill(~mask, fill)
+        return scores.softmax(-1) @ v.to(dtype)
+
+    assert_close(y, spelled(torch.float64), spelled(torch.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_nan_and_infinity_stay_in_their_rows(isa):
+    """NaN in a query spoils its row only; NaN in a key spoils all rows of its head."""
+    q, k, v = (heads_first(1, 2, length, 16) for length in (9, 21, 21))
+    q[0, 0, 3, 2], k[0, 1, 5, 0] = float("nan"), float("inf")
+    y = attend(isa, Attention(isa.tile[0]), q, k, v)
+    want = sdpa(q, k, v)
+    torch.testing.assert_close(y[0, 0], want[0, 0], equal_nan=True)
+    seen = (q[0, 1, :, 0] * k[0, 1, 5, 0]) < 0  # a score of -inf: the key is not seen
+    torch.testing.assert_close(y[0, 1, seen], want[0, 1, seen])
