@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import ceil_div, product
 from torch_aio.kernels.chain import DTYPES, Chain, Const, Input, Step
 from torch_aio.kernels.gather import CumsumSpec
 from torch_aio.kernels.reduce import ArgReduceSpec, ColumnReduceSpec, RowReduceSpec, columns
-from torch_aio.codegen.types import f32
 from torch_aio.plan.families.copies import apply, copy
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
@@ -116,15 +116,15 @@ def variance(ctx: Lowering, group: Group) -> None:
     kept = _kept(target, value, dims)
     total = ctx.temporary(kept.shape, target.dtype)
     reduce(ctx, "sum", same, away, dims, total)
-    count = product(tuple(value.shape[d] for d in dims))
-    divisor = float(max(count - _correction(node), 0))  # type: ignore[call-overload]
+    count: Any = product(tuple(value.shape[d] for d in dims))
+    divisor = float(max(count - _correction(node), 0))
     scale = (Step("div", (0, Const(divisor)), "f32"),)
     apply(ctx, Chain(both[:1], scale), [total], kept)
 
 
 def _correction(node: Node) -> float:
-    given = node.kwargs.get("correction")
-    return 1 if given is None else given  # type: ignore[return-value]
+    given: Any = node.kwargs.get("correction")
+    return 1 if given is None else float(given)
 
 
 # ---- places of extremes, running sums -----------------------------------------------------
@@ -140,21 +140,6 @@ def arg_extreme(op: str) -> Any:
         indices = ctx.temporary(target.shape, torch.int64)
         _extreme(ctx, op, value, dims, {"indices": indices})
         copy(ctx, indices, target)
-
-    return lower
-
-
-def extreme(op: str) -> Any:
-    """Lowering of ``max(x, dim, keepdim)`` and ``min`` with their two outputs."""
-
-    def lower(ctx: Lowering, group: Group) -> None:
-        node = group.output
-        value, dims = _operand(ctx, node)
-        specs = node.meta["spec"]
-        values, indices = (ctx.temporary(s.shape, s.dtype) for s in specs)
-        _extreme(ctx, op, value, dims, {"values": values, "indices": indices})
-        ctx.bind_part(node, 0, values)
-        ctx.bind_part(node, 1, indices)
 
     return lower
 
@@ -179,7 +164,8 @@ def cumsum(ctx: Lowering, group: Group) -> None:
     assert isinstance(source, Node)
     target = ctx.output(node)
     value = ctx.value(source)
-    dim = int(node.args[1]) % max(len(value.shape), 1)  # type: ignore[call-overload]
+    axis: Any = node.args[1]
+    dim = int(axis) % max(len(value.shape), 1)
     order = [*(d for d in range(len(value.shape)) if d != dim), dim]
     if value.dtype != target.dtype:
         wide = ctx.temporary(value.shape, target.dtype)
@@ -282,7 +268,7 @@ def accept_f32(node: Node) -> str | None:
 def accept_norm(node: Node) -> str | None:
     """The Euclidean norm."""
     order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
-    return accept_f32(node) if order == 2 else f"a vector norm of order {order} has no kernel"  # noqa: PLR2004 - Euclid's
+    return accept_f32(node) if order == 2 else f"a vector norm of order {order} has no kernel"
 
 
 def accept_variance(node: Node) -> str | None:
@@ -294,8 +280,8 @@ def accept_variance(node: Node) -> str | None:
 
 def accept_cumsum(node: Node) -> str | None:
     """Not of half types, whose sums eager rounds in its own way."""
-    return "running sums of half types have no kernel" if _spec(node).dtype in HALVES else accept(
-        node
+    return (
+        "running sums of half types have no kernel" if _spec(node).dtype in HALVES else accept(node)
     )
 
 
@@ -313,8 +299,6 @@ ROWS: tuple[Row, ...] = (
     *(Row(op, "reduce", accept_extreme, reduction(name)) for op, name in EXTREMES.items()),
     Row(aten.argmax.default, "reduce", accept_place, arg_extreme("max")),
     Row(aten.argmin.default, "reduce", accept_place, arg_extreme("min")),
-    Row(aten.max.dim, "reduce", accept_place, extreme("max")),
-    Row(aten.min.dim, "reduce", accept_place, extreme("min")),
     Row(aten.linalg_vector_norm.default, "reduce", accept_norm, vector_norm),
     Row(aten.var.correction, "reduce", accept_variance, variance),
     Row(aten.cumsum.default, "reduce", accept_cumsum, cumsum),
