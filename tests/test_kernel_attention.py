@@ -10,7 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from accuracy import assert_close
 from kernel_runner import ISAS, run_kernel
+from torch_aio.kernels import attention_few
 from torch_aio.kernels.attention import Attention, scratch_bytes
+from torch_aio.kernels.attention_few import AttentionFew
 from torch_aio.kernels.pack_gemm import PackedPanels
 from torch_aio.kernels.panel import panel_columns
 
@@ -58,6 +60,24 @@ def attend(isa, spec, q, k, v, mask=None, splits=1, fill=-math.inf):
     return out
 
 
+def attend_few(isa, spec, q, k, v, mask=None, splits=1):
+    """Run the kernel for few rows on heads of their own k and v."""
+    batch, heads, rows, width = q.shape
+    keys, values = v.shape[-2:]
+    out = torch.full((batch, rows, heads, values), float("nan")).transpose(1, 2)
+    extra = {}
+    if mask is not None:
+        mask = mask.expand(batch, heads, rows, keys)
+        extra = {"mask": mask, **strides("mask", mask)}
+        extra |= {"fill": -math.inf} if mask.dtype == torch.bool else {}
+    work = splits * attention_few.scratch_bytes(isa, spec.rows, keys) // 4
+    run_kernel(spec, isa, batch * heads * -(-rows // spec.rows), splits, q=q, **strides("q", q), k=k,
+               **strides("k", k), v=v, **strides("v", v), o=out, **strides("o", out), heads=heads,
+               count=rows, sk=keys, d=width, dv=values, scale=1 / math.sqrt(width),
+               work=torch.full((work,), float("nan")), **extra)  # fmt: skip
+    return out
+
+
 def masks(batch, rows, keys):
     """Float masks with rows that see nothing, boolean ones broadcast over rows."""
     added = torch.randn(batch, 1, rows, keys)
@@ -83,6 +103,20 @@ def test_attention_is_as_near_to_fp64_as_eager(isa, kind):
             wide = mask.double() if kind == "float" else mask
             ref = sdpa(q.double(), k.double(), v.double(), wide, **options)
             assert_close(y, ref, sdpa(q, k, v, mask, **options), f"{rows}x{keys}x{width}")
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("kind", ["", "float", "bool"])
+def test_few_rows_read_keys_and_values_as_they_lie(isa, kind):
+    """One to five rows in units of one or four, any number of keys."""
+    for rows, keys, width, values in ((1, 1, 1, 1), (5, 33, 16, 64), (2, 600, 40, 70), (3, 0, 8, 8)):
+        q, k, v = (heads_first(2, 3, *s) for s in ((rows, width), (keys, width), (keys, values)))
+        mask = masks(2, rows, keys).get(kind)
+        wide = mask.double() if kind == "float" else mask
+        ref, eager = sdpa(q.double(), k.double(), v.double(), wide), sdpa(q, k, v, mask)
+        for unit in (1, 4):
+            y = attend_few(isa, AttentionFew(unit, kind), q, k, v, mask, splits=2)
+            assert_close(y, ref, eager, f"{rows}x{keys}x{width}")
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)

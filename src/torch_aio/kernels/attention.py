@@ -1,9 +1,9 @@
 """Attention: softmax(q k^T scale + mask) v for batches of heads, scores never leave the caches.
 
 ``Attention`` takes blocks of query rows; k and v come in panels (``PackPanels``: k transposed).
-``AttentionFewRows`` (decoding) reads k and v once, as they lie. A row without any key gives zeros,
-as eager does. A causal row sees keys up to its own number; NaN in keys it does not see may stay
-unseen, as in eager's blocked kernel.
+``attention_few.AttentionFew`` reads k and v as they lie. A row without any key gives zeros, as
+eager's operator does, or NaN, as the spelled out form. A causal row sees keys up to its own number;
+NaN in keys it does not see may stay unseen, as in eager's blocked kernel.
 """
 
 from __future__ import annotations

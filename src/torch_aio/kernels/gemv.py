@@ -6,7 +6,7 @@ by memory: w of a linear layer is the user's own tensor, no packed copy exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,11 +101,12 @@ class Gemv(_FewRows):
         slots = k.alloca(self.rows * width)
         with self._units(k, lanes) as unit:
             last = k.sub(k.p.n, 1)
+            x_rows = [k.at(unit.x, k.mul(k.p.x_row, row)) for row in range(self.rows)]
             with k.loop(0, lanes, TOGETHER) as group:
                 first = k.add(unit.column, group.i)
                 lines = [k.min(k.add(first, r), last) for r in range(TOGETHER)]
                 w = [k.at(unit.w, k.mul(line, k.p.w_row)) for line in lines]
-                for row, values in enumerate(self._dots(k, unit.x, w)):
+                for row, values in enumerate(dot_products(k, x_rows, w, k.p.k)):
                     for n, value in enumerate(values):
                         k.store(value, slots, k.mul(group.i, BYTES), row * width + n * BYTES)
             left = k.sub(k.p.n, unit.column)
@@ -119,37 +120,6 @@ class Gemv(_FewRows):
         with k.loop(0, self.rows) as row:
             value = k.load(vector, slots, k.mul(row.i, k.isa.width // 8))
             unit.store(k, value, row.i, unit.column, mask)
-
-    def _dots(self, k: Builder, x: Value, w: list[Value]) -> list[list[Value]]:
-        """The dot products of every row of x with every row of w, [x row][w row]."""
-        lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
-        copies = 2 if self.rows == 1 else 1
-        step = lanes * copies
-        whole = k.mul(k.udiv(k.p.k, step), step)
-        sums = [k.const(vector, 0)] * (self.rows * len(w) * copies)
-        x_rows = [k.at(x, k.mul(k.p.x_row, row)) for row in range(self.rows)]
-        with k.loop(0, whole, step, carry=sums) as loop:
-            sums, offset = list(loop.v), k.mul(loop.i, BYTES)
-            for copy in range(copies):
-                at = copy * lanes * BYTES
-                xs = [k.load(vector, row, offset, at) for row in x_rows]
-                for n, line in enumerate(w):
-                    weight = k.load(vector, line, offset, at)
-                    for m, value in enumerate(xs):
-                        i = (m * len(w) + n) * copies + copy
-                        sums[i] = k.fma(value, weight, sums[i])
-            loop.next = sums
-        with k.loop(whole, k.p.k, lanes, carry=loop.v[::copies]) as tail:
-            mask, offset = k.tail_mask(k.sub(k.p.k, tail.i), lanes), k.mul(tail.i, BYTES)
-            xs = [k.masked_load(vector, mask, row, offset) for row in x_rows]
-            weights = [k.masked_load(vector, mask, line, offset) for line in w]
-            products = [(value, weight) for value in xs for weight in weights]
-            tail.next = [k.fma(*pair, s) for pair, s in zip(products, tail.v, strict=True)]
-        total = tail.v
-        if copies == 2:
-            total = [k.fadd(a, b) for a, b in zip(total, loop.v[1::2], strict=True)]
-        dots = [k.reduce_add(value) for value in total]
-        return [dots[m * len(w) : (m + 1) * len(w)] for m in range(self.rows)]
 
 
 @dataclass(frozen=True)
@@ -177,23 +147,66 @@ class GemvColumns(_FewRows):
     def _part(
         self, k: Builder, unit: _Unit, column: Size, vectors: int, mask: Value | None
     ) -> None:
-        def masked(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
-            assert mask is not None, vector
-            return k.masked_load(k.isa.vector(f32), mask, weights, offset)
-
-        p = k.p
-        load = microkernel.load_f32 if mask is None else masked
+        p, lanes = k.p, k.isa.lanes(f32)
         w = k.at(unit.w, k.mul(column, BYTES))
         x = [k.at(unit.x, k.mul(p.x_row, row)) for row in range(self.rows)]
-        zero = microkernel.zeros(k, self.rows, vectors)
-        with k.loop(0, p.k, CHUNK, carry=microkernel.flat(zero)) as chunk:
-            terms = k.min(CHUNK, k.sub(p.k, chunk.i))
-            rows = [Address(k.at(row, k.mul(chunk.i, BYTES))) for row in x]
-            start = k.at(w, k.mul(chunk.i, p.w_row))
-            sums = microkernel.reduction(k, zero, rows, BYTES, start, p.w_row, terms, load=load)
-            late = zip(chunk.v, microkernel.flat(sums), strict=True)
-            chunk.next = [k.fadd(a, b) for a, b in late]
-        lanes = k.isa.lanes(f32)
-        for n, value in enumerate(chunk.v):
-            row, vector = divmod(n, vectors)
-            unit.store(k, value, row, k.add(column, vector * lanes), mask)
+        for row, values in enumerate(streamed_sums(k, x, w, p.w_row, p.k, vectors, mask)):
+            for vector, value in enumerate(values):
+                unit.store(k, value, row, k.add(column, vector * lanes), mask)
+
+
+def dot_products(
+    k: Builder, x: Sequence[Value], w: Sequence[Value], terms: Size
+) -> list[list[Value]]:
+    """The dot products of every row of x with every row of w, [x row][w row]."""
+    lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+    copies = 2 if len(x) == 1 else 1
+    step = lanes * copies
+    whole = k.mul(k.udiv(terms, step), step)
+    sums = [k.const(vector, 0)] * (len(x) * len(w) * copies)
+    with k.loop(0, whole, step, carry=sums) as loop:
+        sums, offset = list(loop.v), k.mul(loop.i, BYTES)
+        for copy in range(copies):
+            at = copy * lanes * BYTES
+            xs = [k.load(vector, row, offset, at) for row in x]
+            for n, line in enumerate(w):
+                weight = k.load(vector, line, offset, at)
+                for m, value in enumerate(xs):
+                    i = (m * len(w) + n) * copies + copy
+                    sums[i] = k.fma(value, weight, sums[i])
+        loop.next = sums
+    with k.loop(whole, terms, lanes, carry=loop.v[::copies]) as tail:
+        mask, offset = k.tail_mask(k.sub(terms, tail.i), lanes), k.mul(tail.i, BYTES)
+        xs = [k.masked_load(vector, mask, row, offset) for row in x]
+        weights = [k.masked_load(vector, mask, line, offset) for line in w]
+        products = [(value, weight) for value in xs for weight in weights]
+        tail.next = [k.fma(*pair, s) for pair, s in zip(products, tail.v, strict=True)]
+    total = tail.v
+    if copies == 2:
+        total = [k.fadd(a, b) for a, b in zip(total, loop.v[1::2], strict=True)]
+    return microkernel.tile([k.reduce_add(value) for value in total], len(w))
+
+
+def streamed_sums(
+    k: Builder, x: Sequence[Value], w: Value, w_row: Size, terms: Size, vectors: int,
+    mask: Value | None,
+) -> list[list[Value]]:  # fmt: skip
+    """``x @ w`` for a few vectors of columns, [row][vector]; w [terms][columns] streams by.
+
+    ``mask``: the columns that exist of the only vector.
+    """
+
+    def masked(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
+        assert mask is not None, vector
+        return k.masked_load(k.isa.vector(f32), mask, weights, offset)
+
+    load = microkernel.load_f32 if mask is None else masked
+    zero = microkernel.zeros(k, len(x), vectors)
+    with k.loop(0, terms, CHUNK, carry=microkernel.flat(zero)) as chunk:
+        count = k.min(CHUNK, k.sub(terms, chunk.i))
+        rows = [Address(k.at(row, k.mul(chunk.i, BYTES))) for row in x]
+        start = k.at(w, k.mul(chunk.i, w_row))
+        sums = microkernel.reduction(k, zero, rows, BYTES, start, w_row, count, load=load)
+        late = zip(chunk.v, microkernel.flat(sums), strict=True)
+        chunk.next = [k.fadd(a, b) for a, b in late]
+    return microkernel.tile(chunk.v, vectors)

@@ -57,8 +57,14 @@ def merged(
         steps = tuple(s[index] for s in strides)
         if isinstance(size, int) and size == 1:
             continue
-        if dims and all(a == b * size for a, b in zip(dims[-1][1], steps, strict=True)):
+        if dims and all(_same(a, b * size) for a, b in zip(dims[-1][1], steps, strict=True)):
             dims[-1] = (dims[-1][0] * size, steps)
         else:
             dims.append((size, steps))
     return dims
+
+
+def _same(a: Int, b: Int) -> bool:
+    """Whether two strides are equal for all sizes: a join is not worth a guard on sizes."""
+    difference = a - b
+    return isinstance(difference, int) and difference == 0

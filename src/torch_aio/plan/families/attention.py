@@ -11,7 +11,9 @@ from torch.fx import Node
 
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, ceil_div, product
+from torch_aio.kernels import attention_few
 from torch_aio.kernels.attention import Attention, MaskKind, scratch_bytes
+from torch_aio.kernels.attention_few import MOST_ROWS, AttentionFew
 from torch_aio.ops.attention import attention
 from torch_aio.plan.families.copies import contiguous, copy
 from torch_aio.plan.families.products import (
@@ -128,7 +130,12 @@ def lower(ctx: Lowering, group: Group) -> None:
     if call.mask is not None:
         kind = "bool" if ctx.value(call.mask).dtype == torch.bool else "float"
         operands.append(_mask(ctx, call.mask, (*q.shape[:-1], k.shape[-2])))
-    _attend(ctx, call, kind, operands, k, v)
+    grouped = _as_rows(operands, k)
+    few = not call.causal and isinstance(grouped[0].shape[-2], int)
+    if few and (_is_one(q.shape[-2]) or grouped[0].shape[-2] <= MOST_ROWS):
+        _attend_few(ctx, call, kind, grouped, k, v)
+    else:
+        _attend(ctx, call, kind, operands, k, v)
     target = ctx.values[node]
     if target is not out:
         copy(ctx, out, target)
@@ -142,20 +149,58 @@ def _attend(
     tile = best_tile(ctx.isa, values)
     block_rows = BLOCKS * tile[0]
     kernel = Attention(tile, kind, call.causal, call.safe)
-    arguments: dict[str, Argument] = {}
-    for name, value in zip(("q", "o", "mask"), operands, strict=False):
-        strides = value.byte_stride
-        names = (f"{name}_{part}" for part in ("outer", "inner", "row"))
-        arguments |= {name: value, **dict(zip(names, strides, strict=False))}
-    if kind == "bool":
-        arguments["fill"] = float(call.fill)
     ctx.step(
         kernel, batch * heads * ceil_div(rows, block_rows), ("o",),
         k=pack_panels(ctx, swapped(k), tile), v=pack_panels(ctx, v, tile), heads=heads,
         kv_heads=k.shape[1], group=heads // k.shape[1], sq=rows, sk=keys, d=width, dv=values,
         scale=float(call.scale), block_rows=block_rows,
-        work=ctx.scratch(scratch_bytes(ctx.isa, tile, block_rows, keys, values)), **arguments,
+        work=ctx.scratch(scratch_bytes(ctx.isa, tile, block_rows, keys, values)),
+        **_arguments(call, kind, dict(zip(("q", "o", "mask"), operands, strict=False))),
     )  # fmt: skip
+
+
+def _attend_few(
+    ctx: Lowering, call: Call, kind: MaskKind, operands: list[Value], k: Value, v: Value
+) -> None:
+    batch, heads, count, width = operands[0].shape
+    keys, values = v.shape[-2:]
+    rows = min(int(count), MOST_ROWS)  # type: ignore[arg-type]
+    named = {"k": k, "v": v, **dict(zip(("q", "o", "mask"), operands, strict=False))}
+    ctx.step(
+        AttentionFew(rows, kind, call.safe), batch * heads * ceil_div(count, rows), ("o",),
+        heads=heads, count=count, sk=keys, d=width, dv=values, scale=float(call.scale),
+        work=ctx.scratch(attention_few.scratch_bytes(ctx.isa, rows, keys)),
+        **_arguments(call, kind, named),
+    )  # fmt: skip
+
+
+def _arguments(call: Call, kind: MaskKind, operands: dict[str, Value]) -> dict[str, Argument]:
+    arguments: dict[str, Argument] = {}
+    for name, value in operands.items():
+        names = (f"{name}_{part}" for part in ("outer", "inner", "row"))
+        arguments |= {name: value, **dict(zip(names, value.byte_stride, strict=False))}
+    if kind == "bool":
+        arguments["fill"] = float(call.fill)
+    return arguments
+
+
+def _as_rows(operands: list[Value], k: Value) -> list[Value]:
+    """One row a head: query heads that share a head of k become rows of it, else as they are."""
+    heads, rows = operands[0].shape[1:3]
+    group = heads // k.shape[1]
+    if not _is_one(rows) or _is_one(group):
+        return operands
+    turned = []
+    for value in operands:
+        batch, _, _, width = value.shape
+        outer, inner, _, one = value.stride
+        shape = (batch, k.shape[1], group, width)
+        turned.append(value.view(shape, (outer, inner * group, inner, one)))
+    return turned
+
+
+def _is_one(size: Int) -> bool:
+    return isinstance(size, int) and size == 1
 
 
 def _target(ctx: Lowering, node: Node) -> Value:
@@ -187,7 +232,7 @@ def _rank4(value: Value) -> Value:
 def _mask(ctx: Lowering, node: Node, shape: tuple[Int, ...]) -> Value:
     """The mask, broadcast to the scores, its last dimension dense."""
     value = ctx.value(node)
-    if not is_unit(value, -1) or (isinstance(value.shape[-1], int) and value.shape[-1] == 1):
+    if not is_unit(value, -1) or _is_one(value.shape[-1]):
         value = value.expand((*value.shape[:-1], shape[-1])) if value.shape else value
         value = contiguous(ctx, value)
     return _rank4(value).expand(shape) if len(value.shape) == 3 else value.expand(shape)

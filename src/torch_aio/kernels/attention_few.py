@@ -1,0 +1,117 @@
+"""Attention of few query rows (decoding): k and v are read once, as they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch_aio.codegen.builder import Builder, Params, Size
+from torch_aio.codegen.isa import Isa
+from torch_aio.codegen.types import Value, f32
+from torch_aio.ir.symbols import Int
+from torch_aio.kernels.attention import MaskKind, Softmax
+from torch_aio.kernels.gemv import COLUMN_VECTORS, TOGETHER, dot_products, streamed_sums
+from torch_aio.kernels.spec import KernelSpec
+
+BYTES = 4
+MOST_ROWS = 4
+"""Rows a unit: their 4 x 4 sums of dot products fill the registers of AVX2."""
+
+
+def scratch_bytes(isa: Isa, rows: int, keys: Int) -> Int:
+    """Scratch a thread of ``AttentionFew``."""
+    return (keys + isa.lanes(f32) + TOGETHER) * (rows * BYTES)
+
+
+@dataclass(frozen=True)
+class AttentionFew(KernelSpec):
+    """o = softmax(q k^T scale + mask) v for ``count`` rows a head, ``rows`` of them a unit.
+
+    All rows see all keys. Heads are ``_inner`` and batches ``_outer`` bytes apart, rows ``_row``,
+    numbers adjacent; query heads that share k and v are rows of one head.
+    ``mask`` and ``safe``: as in ``Attention``. Units: batch * heads * ceil(count / rows).
+    """
+
+    rows: int
+    mask: MaskKind = ""
+    safe: bool = True
+
+    @cached_property
+    def params(self) -> Params:  # type: ignore[override]
+        """The kernel's parameters, the mask's last."""
+        operands = ["q", "k", "v", "o", *(["mask"] if self.mask else [])]
+        strides = (f"{n}:ptr {n}_outer:int {n}_inner:int {n}_row:int" for n in operands)
+        fill = " fill:float" if self.mask == "bool" else ""
+        return Params(
+            "heads:int count:int sk:int d:int dv:int scale:float work:scratch "
+            + " ".join(strides) + fill
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """``attention_few_f32_4_bool``."""
+        words = (f"attention_few_f32_{self.rows}", self.mask, "plain" * (not self.safe))
+        return "_".join(word for word in words if word)
+
+    def emit(self, k: Builder) -> None:
+        """Scores four keys at a time, softmax by rows, the context with v streaming by."""
+        p = k.p
+        blocks = k.ceil_div(p.count, self.rows)
+        totals = k.alloca(self.rows * BYTES)
+        score_row = k.mul(k.add(p.sk, k.isa.lanes(f32) + TOGETHER), BYTES)
+        with k.loop(k.begin, k.end) as unit:
+            matrix, first = k.udiv(unit.i, blocks), k.mul(k.urem(unit.i, blocks), self.rows)
+            head = k.udiv(matrix, p.heads), k.urem(matrix, p.heads)
+            last = k.sub(p.count, 1)
+            lines = [k.min(k.add(first, r), last) for r in range(self.rows)]
+            q = [self._at(k, "q", head, line) for line in lines]
+            scores = [k.at(p.work, k.mul(score_row, r)) for r in range(self.rows)]
+            self._scores(k, q, self._at(k, "k", head, 0), scores)
+            with k.loop(0, self.rows) as row:
+                line = k.min(k.add(first, row.i), last)
+                mask = self._at(k, "mask", head, line) if self.mask else None
+                weights = k.at(p.work, k.mul(score_row, row.i))
+                total = Softmax(self.mask, self.safe).emit(k, weights, (p.sk, p.sk), mask)
+                k.store(total, totals, k.mul(row.i, BYTES))
+            inverse = [k.load(f32, totals, r * BYTES) for r in range(self.rows)]
+            outputs = [self._at(k, "o", head, line) for line in lines]
+            self._context(k, scores, self._at(k, "v", head, 0), inverse, outputs)
+
+    def _at(self, k: Builder, name: str, head: tuple[Size, Size], row: Size) -> Value:
+        strides = (getattr(k.p, f"{name}_{part}") for part in ("outer", "inner", "row"))
+        offsets = (k.mul(s, i) for s, i in zip(strides, (*head, row), strict=True))
+        return k.at(getattr(k.p, name), *offsets)
+
+    def _scores(self, k: Builder, q: list[Value], keys: Value, scores: list[Value]) -> None:
+        last = k.sub(k.p.sk, 1)
+        with k.loop(0, k.p.sk, TOGETHER) as key:
+            lines = [k.min(k.add(key.i, n), last) for n in range(TOGETHER)]
+            rows = [k.at(keys, k.mul(line, k.p.k_row)) for line in lines]
+            dots = dot_products(k, q, rows, k.p.d)
+            for row, values in zip(scores, dots, strict=True):
+                for n, value in enumerate(values):
+                    k.store(value, row, k.mul(key.i, BYTES), n * BYTES)
+
+    def _context(
+        self, k: Builder, scores: list[Value], v: Value, inverse: list[Value], out: list[Value]
+    ) -> None:
+        lanes, width = k.isa.lanes(f32), k.p.dv
+        columns = COLUMN_VECTORS * lanes
+        factors = [k.splat(value, lanes) for value in inverse]
+        whole = k.mul(k.udiv(width, columns), columns)
+
+        def part(column: Size, vectors: int, mask: Value | None) -> None:
+            start = k.at(v, k.mul(column, BYTES))
+            sums = streamed_sums(k, scores, start, k.p.v_row, k.p.sk, vectors, mask)
+            for row, factor, target in zip(sums, factors, out, strict=True):
+                for n, value in enumerate(row):
+                    result, where = k.fmul(value, factor), k.at(target, k.mul(column, BYTES))
+                    if mask is None:
+                        k.store(result, where, n * lanes * BYTES)
+                    else:
+                        k.masked_store(result, mask, where)
+
+        with k.loop(0, whole, columns) as block:
+            part(block.i, COLUMN_VECTORS, None)
+        with k.loop(whole, width, lanes) as rest:
+            part(rest.i, 1, k.tail_mask(k.sub(width, rest.i), lanes))
