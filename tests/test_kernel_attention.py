@@ -71,7 +71,8 @@ def attend_few(isa, spec, q, k, v, mask=None, splits=1):
         extra = {"mask": mask, **strides("mask", mask)}
         extra |= {"fill": -math.inf} if mask.dtype == torch.bool else {}
     work = splits * attention_few.scratch_bytes(isa, spec.rows, keys) // 4
-    run_kernel(spec, isa, batch * heads * -(-rows // spec.rows), splits, q=q, **strides("q", q), k=k,
+    units = batch * heads * -(-rows // spec.rows)
+    run_kernel(spec, isa, units, splits, q=q, **strides("q", q), k=k,
                **strides("k", k), v=v, **strides("v", v), o=out, **strides("o", out), heads=heads,
                count=rows, sk=keys, d=width, dv=values, scale=1 / math.sqrt(width),
                work=torch.full((work,), float("nan")), **extra)  # fmt: skip
@@ -109,7 +110,8 @@ def test_attention_is_as_near_to_fp64_as_eager(isa, kind):
 @pytest.mark.parametrize("kind", ["", "float", "bool"])
 def test_few_rows_read_keys_and_values_as_they_lie(isa, kind):
     """One to five rows in units of one or four, any number of keys."""
-    for rows, keys, width, values in ((1, 1, 1, 1), (5, 33, 16, 64), (2, 600, 40, 70), (3, 0, 8, 8)):
+    sizes = ((1, 1, 1, 1), (5, 33, 16, 64), (2, 600, 40, 70), (3, 0, 8, 8))
+    for rows, keys, width, values in sizes:
         q, k, v = (heads_first(2, 3, *s) for s in ((rows, width), (keys, width), (keys, values)))
         mask = masks(2, rows, keys).get(kind)
         wide = mask.double() if kind == "float" else mask
