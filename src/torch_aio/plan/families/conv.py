@@ -26,6 +26,7 @@ from torch_aio.kernels.conv import tile_for
 from torch_aio.kernels.depthwise import Depthwise
 from torch_aio.kernels.pack_conv import ChannelTable, PackConv, PackDepthwise, pixel_table
 from torch_aio.kernels.reorder import PadPlanar
+from torch_aio.plan.families.channels import gather, gather_into
 from torch_aio.plan.families.reorder import plane_strides, planes
 from torch_aio.plan.families.windows import (
     Conv,
@@ -90,7 +91,7 @@ def lower(ctx: Lowering, group: Group) -> None:
     elif conv.groups == 1 or (inner % block == 0 and outer % block == 0):
         _direct(ctx, job, x)
     elif inner == 1:
-        _narrow(ctx, job, _gather(ctx, x, "repeat", conv.inputs, outer, conv.halo))
+        _narrow(ctx, job, gather(ctx, x, "repeat", conv.inputs, outer, conv.halo))
     else:
         _padded(ctx, job, x, inner, outer)
 
@@ -197,7 +198,7 @@ def _padded(ctx: Lowering, job: _Job, x: Value, inner: int, outer: int) -> None:
     """Each group spread over whole blocks, convolved so, and gathered with the epilogue."""
     conv, target, block = job.conv, job.target, ctx.isa.block
     wide_in, wide_out = -(-inner // block) * block, -(-outer // block) * block
-    source = _gather(ctx, x, "pad", conv.groups, inner, conv.halo)
+    source = gather(ctx, x, "pad", conv.groups, inner, conv.halo)
     n, _, height, width = planes(target.shape)
     shape = (n, conv.groups * wide_out, height, width)
     between = blocked_temporary(ctx, shape, block, (0, 0), target)
@@ -205,35 +206,7 @@ def _padded(ctx: Lowering, job: _Job, x: Value, inner: int, outer: int) -> None:
     _direct(ctx, _Job(wide, job.weight, ACCUMULATOR, [], between), source)
     table = ctx.table(ChannelTable("unpad", block), conv.groups, outer, between.byte_stride[1])
     spec = GatherChannels(bool(conv.outputs % block), job.chain)
-    _gather_step(ctx, spec, between, table, target, job.operands)
-
-
-def _gather(
-    ctx: Lowering, x: Value, kind: str, outer: int, inner: int, halo: tuple[int, int]
-) -> Value:
-    """x with its channels repeated, or its groups padded to whole blocks, and a halo."""
-    n, _, height, width = planes(x.shape)
-    wide = inner if kind == "repeat" else -(-inner // x.block) * x.block
-    result = blocked_temporary(ctx, (n, outer * wide, height, width), x.block, halo, x)
-    table = ctx.table(ChannelTable(kind, x.block), outer, inner, x.byte_stride[1])
-    _gather_step(ctx, GatherChannels(), x, table, result, [])
-    return result
-
-
-def _gather_step(
-    ctx: Lowering, spec: GatherChannels, x: Value, table: Value, y: Value, operands: list[Value]
-) -> None:
-    n, channels, height, width = planes(y.shape)
-    blocks = ceil_div(channels, y.block)
-    ctx.step(
-        spec,
-        product((n, blocks, height)),
-        ("y",),
-        x=x, x_batch=x.byte_stride[0], x_row=x.byte_stride[2], table=table,
-        y=y, **strides_of("y", y),
-        channels=channels, blocks=blocks, height=height, width=width,
-        **operand_arguments(spec.chain, operands, n, rows=True),
-    )  # fmt: skip
+    gather_into(ctx, spec, between, table, target, job.operands)
 
 
 def _chunk(blocks: int, terms: int) -> int:
