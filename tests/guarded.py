@@ -1,4 +1,4 @@
-"""Tensors that end where their memory ends: one byte further is a page that cannot be touched."""
+"""Tensors that end where memory ends: an access behind them kills the process."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import mmap
 
 import torch
 
+_PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
-_keep: list[mmap.mmap] = []
 
 
 def guarded(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy, row-major, whose last byte is the last before an inaccessible page."""
+    """A contiguous copy whose last byte is the last one before an inaccessible page."""
     size = tensor.numel() * tensor.element_size()
-    pages = -(-max(size, 1) // mmap.PAGESIZE)
-    area = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
-    _keep.append(area)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    fence = ctypes.c_void_p(start + pages * mmap.PAGESIZE)
-    assert _libc.mprotect(fence, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
-    memory = torch.frombuffer(area, dtype=torch.uint8, count=pages * mmap.PAGESIZE)
-    result = memory[pages * mmap.PAGESIZE - size :].view(tensor.dtype).view(tensor.shape)
-    return result.copy_(tensor)
+    whole = -(-max(size, 1) // _PAGE) * _PAGE
+    memory = mmap.mmap(-1, whole + _PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert _libc.mprotect(ctypes.c_void_p(start + whole), ctypes.c_size_t(_PAGE), 0) == 0
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=whole - size)
+    return flat.view(tensor.shape).copy_(tensor)

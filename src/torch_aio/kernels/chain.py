@@ -21,6 +21,7 @@ from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Type, Value, bf16, f16, f32, f64, i1, i8, i16, i32, i64, vec
 from torch_aio.codegen.vmath import ARITHMETIC, COMPARISONS, LOGICAL, OPS
+from torch_aio.codegen.vmath.convert import convert
 
 Access = Literal["full", "channel", "row", "scalar", "strided"]
 
@@ -28,6 +29,8 @@ TYPES: dict[str, Type] = {
     "f16": f16, "bf16": bf16, "f32": f32, "f64": f64,
     "bool": i1, "i8": i8, "i16": i16, "i32": i32, "i64": i64,
 }  # fmt: skip
+MEMORY = {"bool": i8, "bf16": i16}
+"""What stands in memory for types that LLVM cannot load by mask, or calls a library for."""
 DTYPES: dict[torch.dtype, str] = {
     torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32", torch.float64: "f64",
     torch.bool: "bool", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32",
@@ -124,7 +127,7 @@ def _step(k: Builder, step: Step, values: list[Value], lanes: int) -> Value:
         for n, arg in enumerate(step.args)
     ]
     result = OPS[step.op](k, *args)
-    return k.cast(result, type_) if half and result.type.is_float else result
+    return convert(k, result, type_) if half and result.type.is_float else result
 
 
 def load(
@@ -136,8 +139,10 @@ def load(
     mask: Value | None = None,
 ) -> Value:
     """A vector of ``dtype`` from memory (bools become i1); only lanes in ``mask`` are touched."""
-    type_ = vec(i8 if dtype == "bool" else TYPES[dtype], lanes)
+    type_ = vec(MEMORY.get(dtype, TYPES[dtype]), lanes)
     value = k.masked_load(type_, mask, base, *offsets) if mask else k.load(type_, base, *offsets)
+    if dtype == "bf16":
+        return k.bitcast(value, vec(bf16, lanes))
     return k.icmp("ne", value, 0) if dtype == "bool" else value
 
 
@@ -163,7 +168,10 @@ def fetch(
 
 def store(k: Builder, value: Value, base: Value, *offsets: Size, mask: Value | None = None) -> None:
     """A vector to memory (i1 becomes bools), where ``mask``."""
-    value = k.cast(value, i8) if value.type.bits == 1 else value
+    if value.type.bits == 1:
+        value = k.cast(value, i8)
+    elif value.type.scalar == bf16:
+        value = k.bitcast(value, vec(i16, value.type.lanes))
     if mask:
         k.masked_store(value, mask, base, *offsets)
     else:
@@ -187,12 +195,4 @@ def masks_are_fast(isa: Isa, dtypes: Sequence[str]) -> bool:
 def _argument(k: Builder, values: list[Value], arg: int | Const, type_: Type) -> Value:
     if isinstance(arg, Const):
         return k.const(type_, arg.value)
-    value = values[arg]
-    if type_.bits == 1 and value.type.bits != 1:
-        if value.type.is_float:
-            return k.fcmp("une", value, k.const(value.type, 0))
-        return k.icmp("ne", value, 0)
-    if value.type.is_float and not type_.is_float and type_.bits < 32:
-        # through i32, as a C++ cast in eager: out of range the low bits remain
-        return k.cast(k.cast(value, vec(i32, type_.lanes)), type_)
-    return k.cast(value, type_)
+    return convert(k, values[arg], type_)

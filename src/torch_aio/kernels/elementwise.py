@@ -56,8 +56,7 @@ class ElementwiseSpec(KernelSpec):
     def name(self) -> str:
         """``elementwise_f32_3d_gelu_1a2b3c4d5e``."""
         form = "_strided" if self.output == "strided" else ""
-        access = "".join(i.access[0] for i in self.inputs) if not self.chain.name else ""
-        name = self.chain.name or f"copy_{access}"
+        name = self.chain.name or f"copy_{self.inputs[0].access}"
         return f"elementwise_{self.chain.result}_{self.rank}d{form}_{name}"
 
     def emit(self, k: Builder) -> None:

@@ -49,8 +49,10 @@ def remainder(k: Builder, a: Value, b: Value) -> Value:
 def floor_divide(k: Builder, a: Value, b: Value) -> Value:
     """The quotient rounded down, of floats in torch's own steps."""
     if not a.type.is_float:
-        r = remainder(k, a, b)
-        return k.op("sdiv", k.op("sub", a, r), b)
+        r = fmod(k, a, b)
+        below = k.op("and", k.icmp("ne", r, 0), k.icmp("slt", k.op("xor", r, b), 0))
+        one, zero = k.const(a.type, 1), k.const(a.type, 0)
+        return k.op("sub", k.op("sdiv", a, b), k.select(below, one, zero))
     zero, one = k.const(a.type, 0), k.const(a.type, 1)
     modulus, ratio = fmod(k, a, b), k.fdiv(a, b)
     quotient = k.fdiv(k.fsub(a, modulus), b)
