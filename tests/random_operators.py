@@ -1,0 +1,527 @@
+"""The table of operators that random programs are made of: how each draws its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from random_graphs import BOOL, FLOAT, INT, LONG, Draw, Operator, Shape, Table, Value
+
+ANY_NDIM = (2, 3, 4, 1, 0)
+NUMBERS = ("2", "-1", "0.5", "3", "-2.25", "0")
+LineOf = Callable[[Draw], "str | None"]
+
+
+# ---- elementwise ----------------------------------------------------------------------------
+
+
+def unary(text: str, *, exact_operand: bool = False) -> LineOf:
+    """``text`` of one float tensor ``{x}``."""
+
+    def line(d: Draw) -> str:
+        x = d.value(lambda v: v.exact or not exact_operand, ndim=ANY_NDIM)
+        return text.format(x=x.name)
+
+    return line
+
+
+def binary(text: str, dtypes: tuple = (FLOAT, FLOAT, LONG, INT)) -> LineOf:
+    """``text`` of two tensors that broadcast, of mixed dtypes."""
+
+    def line(d: Draw) -> str:
+        a = d.value(dtypes=dtypes[:1] if d.flag() else dtypes, ndim=ANY_NDIM)
+        b = d.beside(a, dtypes[:1] if d.flag() else dtypes)
+        if d.rare(4):
+            a, b = b, a
+        return text.format(a=a.name, b=b.name)
+
+    return line
+
+
+def scalar(text: str, numbers: tuple[str, ...] = NUMBERS, dtypes: tuple = (FLOAT, LONG)) -> LineOf:
+    """``text`` of a tensor and a Python number."""
+
+    def line(d: Draw) -> str:
+        return text.format(x=d.value(dtypes=dtypes, ndim=ANY_NDIM).name, n=d.of(numbers))
+
+    return line
+
+
+def compare(d: Draw) -> str:
+    """A comparison with a tensor or a number; rounded values would compare by luck."""
+    dtypes = (FLOAT, LONG, INT, BOOL)
+    a = d.value(lambda v: v.exact, dtypes, ANY_NDIM)
+    b = d.of(("0", "1", "0.5")) if d.flag() else d.beside(a, dtypes, exact=True).name
+    return f"{a.name} {d.of(('<', '<=', '>', '>=', '==', '!='))} {b}"
+
+
+def mask_of(d: Draw, x: Value) -> Value:
+    """A mask that broadcasts with ``x``."""
+    return d.beside(x, (BOOL,))
+
+
+def where(d: Draw) -> str:
+    a = d.value(dtypes=(FLOAT, LONG))
+    mask = mask_of(d, a)
+    b = d.of(NUMBERS) if d.flag() else d.beside(a).name
+    return f"torch.where({mask.name}, {a.name}, {b})"
+
+
+def masked_fill(d: Draw) -> str:
+    x = d.value(ndim=(2, 3, 4, 1))
+    return f"{x.name}.masked_fill({mask_of(d, x).name}, {d.of((*NUMBERS, '-torch.inf'))})"
+
+
+def logic(d: Draw) -> str:
+    """Bitwise and logical operators on masks."""
+    a = d.value(dtypes=(BOOL,))
+    text = d.of(("{a} & {b}", "{a} | {b}", "{a} ^ {b}", "torch.logical_and({a}, {b})", "~{a}"))
+    return text.format(a=a.name, b=d.beside(a, (BOOL,)).name)
+
+
+def bits(d: Draw) -> str:
+    a = d.value(dtypes=(LONG, INT))
+    b = d.of(("1", "3")) if d.flag() else d.beside(a, (LONG, INT)).name
+    return f"{a.name} {d.of(('&', '|', '^'))} {b}"
+
+
+def cast(d: Draw) -> str:
+    """To another dtype; to integers only what is finite in every precision."""
+    x = d.value(dtypes=(FLOAT, LONG, INT, BOOL), ndim=ANY_NDIM)
+    if x.is_float and not (x.exact and x.plain.isfinite().all()):
+        return f"{x.name}.to(f32)"
+    return f"{x.name}.to({d.of(('f32', 'torch.int64', 'torch.int32', 'torch.bool'))})"
+
+
+def addcmul(d: Draw) -> str:
+    a = d.value()
+    return f"torch.addcmul({a.name}, {d.beside(a).name}, {d.beside(a).name}, value={d.of(NUMBERS)})"
+
+
+# ---- views ----------------------------------------------------------------------------------
+
+
+def _viewed(d: Draw, least: int = 1) -> Value:
+    return d.value(dtypes=(FLOAT, FLOAT, LONG, BOOL), ndim=tuple(n for n in ANY_NDIM if n >= least))
+
+
+def _dim(d: Draw, x: Value) -> int:
+    return d.integer(-len(x.shape), len(x.shape) - 1)
+
+
+def transpose(d: Draw) -> str:
+    x = _viewed(d, 2)
+    return f"{x.name}.transpose({_dim(d, x)}, {_dim(d, x)})"
+
+
+def permute(d: Draw) -> str:
+    x = _viewed(d, 2)
+    order = list(range(len(x.shape)))
+    for i in range(len(order) - 1, 0, -1):
+        j = d.integer(0, i)
+        order[i], order[j] = order[j], order[i]
+    return f"{x.name}.permute({', '.join(map(str, order))})"
+
+
+def reshape(d: Draw) -> str:
+    """Two neighbouring dimensions become one, or one becomes two, or all one."""
+    x = _viewed(d)
+    i = d.integer(0, len(x.shape) - 1)
+    way = d.of(("flatten", "merge", "divide"))
+    if way == "merge" and i + 1 < len(x.shape):
+        merged = x.shape[i] * x.shape[i + 1]
+        return f"{x.name}.reshape({(*x.shape[:i], merged, *x.shape[i + 2 :])})"
+    factor = next((f for f in (2, 3, 5) if x.shape[i] and x.shape[i] % f == 0), 0)
+    if way == "divide" and factor:
+        return f"{x.name}.reshape({(*x.shape[:i], factor, x.shape[i] // factor, *x.shape[i + 1 :])})"
+    return f"{x.name}.flatten()" if way == "flatten" else f"{x.name}.reshape(-1, 1)"
+
+
+def squeeze(d: Draw) -> str:
+    x = _viewed(d)
+    return d.of(("{x}.unsqueeze({i})", "{x}.squeeze({i})", "{x}.squeeze()")).format(
+        x=x.name, i=_dim(d, x)
+    )
+
+
+def expand(d: Draw) -> str:
+    x = _viewed(d, 0)
+    sizes = [d.integer(2, 4) if n == 1 else n for n in x.shape]
+    return f"{x.name}.expand({(*((d.integer(1, 3),) if d.flag() else ()), *sizes)})"
+
+
+def narrow(d: Draw) -> str:
+    """A slice of one dimension: steps, starts and ends from either side, past the end, empty."""
+    x = _viewed(d)
+    dim = d.integer(0, len(x.shape) - 1)
+    n = x.shape[dim]
+    start, end = (d.of(("", *(str(v) for v in range(-n - 1, n + 2)))) for _ in range(2))
+    step = d.of(("", "2", "3", "7"))
+    return f"{x.name}[{':, ' * dim}{start}:{end}:{step}]"
+
+
+def select(d: Draw) -> str | None:
+    x = _viewed(d)
+    dim = d.integer(0, len(x.shape) - 1)
+    n = x.shape[dim]
+    return f"{x.name}.select({dim}, {d.integer(-n, n - 1)})" if n else None
+
+
+def split(d: Draw) -> str | None:
+    x = _viewed(d)
+    dim, parts = d.integer(0, len(x.shape) - 1), d.integer(2, 3)
+    if x.shape[dim] < parts:
+        return None
+    text = d.of(("torch.chunk({x}, {n}, {d})[1]", "torch.split({x}, {n}, {d})[0]"))
+    return text.format(x=x.name, n=parts, d=dim)
+
+
+def cat(d: Draw) -> str | None:
+    a = _viewed(d)
+    dim = d.integer(0, len(a.shape) - 1)
+
+    def fits(v: Value) -> bool:
+        return len(v.shape) == len(a.shape) and all(
+            i == dim or m == n for i, (m, n) in enumerate(zip(v.shape, a.shape, strict=True))
+        )
+
+    def shape() -> Shape:
+        return (*a.shape[:dim], d.size(), *a.shape[dim + 1 :])
+
+    rest = [d.value(fits, (a.dtype,), range(1, 5), shape).name for _ in range(d.integer(1, 2))]
+    return f"torch.cat([{', '.join([a.name, *rest])}], {dim})"
+
+
+def stack(d: Draw) -> str:
+    a = _viewed(d, 0)
+    b = d.value(lambda v: v.shape == a.shape, (a.dtype,), range(5), lambda: a.shape)
+    return f"torch.stack([{a.name}, {b.name}], {d.integer(0, len(a.shape))})"
+
+
+# ---- products -------------------------------------------------------------------------------
+
+
+def linear(d: Draw) -> str:
+    x = d.value(ndim=(2, 3, 1, 4))
+    out = d.of((1, 3, 8, 16, 17, 40))
+    bias = d.parameter((out,)) if d.flag() else "None"
+    return f"F.linear({x.name}, {d.parameter((out, x.shape[-1]))}, {bias})"
+
+
+def matmul(d: Draw) -> str:
+    """Matrices, batches that broadcast, and vectors."""
+    a = d.value(ndim=(2, 3, 4, 1))
+    k = a.shape[-1]
+
+    def shape() -> Shape:
+        batch = a.shape[:-2] if d.flag() else ()
+        return (k,) if d.rare() else (*batch, k, d.size())
+
+    def fits(v: Value) -> bool:
+        return v.shape[-2 if len(v.shape) > 1 else -1] == k
+
+    return f"{a.name} @ {d.value(fits, ndim=(1, 2, 3, 4), shape=shape).name}"
+
+
+def matmul_transposed(d: Draw) -> str:
+    """``a @ b.T`` of values, as attention scores are."""
+    a = d.value(ndim=(2, 3, 4))
+
+    def shape() -> Shape:
+        return (*a.shape[:-2], d.size(), a.shape[-1])
+
+    def fits(v: Value) -> bool:
+        return (*v.shape[:-2], v.shape[-1]) == (*a.shape[:-2], a.shape[-1])
+
+    b = d.value(fits, ndim=(len(a.shape),), shape=shape)
+    return f"{a.name} @ {b.name}.transpose(-1, -2)"
+
+
+def bmm(d: Draw) -> str:
+    a = d.value(ndim=(3,))
+    n, _, k = a.shape
+    b = d.value(lambda v: v.shape[:2] == (n, k), ndim=(3,), shape=lambda: (n, k, d.size()))
+    return f"torch.bmm({a.name}, {b.name})"
+
+
+def addmm(d: Draw) -> str:
+    a = d.value(ndim=(2,))
+    n = d.of((1, 5, 16, 33))
+    scales = d.of(("", ", alpha=0.5", ", beta=2"))
+    return f"torch.addmm({d.parameter((n,))}, {a.name}, {d.parameter((a.shape[1], n))}{scales})"
+
+
+# ---- planes ---------------------------------------------------------------------------------
+
+
+def _planes(d: Draw, dims: int) -> Value:
+    def shape() -> Shape:
+        channels = d.of((1, 3, 4, 8, 15, 16, 20))
+        plane = (d.of((1, 4, 5, 7, 8, 12, 17)) for _ in range(dims))
+        return (d.integer(1, 2), channels, *plane)
+
+    return d.value(lambda v: v.shape[1] <= 40, ndim=(dims + 2,), shape=shape)
+
+
+def conv(dims: int) -> LineOf:
+    """``conv1d`` and ``conv2d``: groups, depthwise, stride, padding, dilation."""
+
+    def line(d: Draw) -> str:
+        x = _planes(d, dims)
+        channels = x.shape[1]
+        groups = d.of([1, 1, *(g for g in (2, 4, channels) if channels and channels % g == 0)])
+        out = groups * d.of((1, 2, 3, 8, 16) if groups < 8 else (1, 2))
+        kernel = tuple(d.of((1, 3, 2, 5, 7)) for _ in range(dims))
+        stride, padding, dilation = (
+            tuple(d.of(options) for _ in range(dims)) for options in ((1, 2, 3), (0, 1, 2), (1, 2))
+        )
+        weight = d.parameter((out, channels // groups, *kernel))
+        bias = d.parameter((out,)) if d.flag() else "None"
+        return (
+            f"F.conv{dims}d({x.name}, {weight}, {bias}, {stride}, {padding}, {dilation}, {groups})"
+        )
+
+    return line
+
+
+def batch_norm(d: Draw) -> str:
+    x = d.value(lambda v: v.shape[1] > 0, ndim=(4, 3, 2))
+    c = (x.shape[1],)
+    weights = ", ".join(d.parameter(c) for _ in range(2)) if d.flag() else "None, None"
+    return f"F.batch_norm({x.name}, {d.parameter(c)}, {d.parameter(c)}.abs() + 0.5, {weights})"
+
+
+def max_pool(dims: int) -> LineOf:
+    def line(d: Draw) -> str:
+        kernel, dilation = d.of((2, 3, 5)), d.of((1, 1, 2))
+        padding = d.integer(0, kernel // 2)
+        ceil = d.rare(4)
+        x = _planes(d, dims).name
+        return (
+            f"F.max_pool{dims}d({x}, {kernel}, {d.of((1, 2, 3))}, {padding}, {dilation}, "
+            f"ceil_mode={ceil})"
+        )
+
+    return line
+
+
+def avg_pool(dims: int) -> LineOf:
+    def line(d: Draw) -> str:
+        kernel = d.of((2, 3, 5))
+        padding = d.integer(0, kernel // 2)
+        options = f"ceil_mode={d.rare(4)}, count_include_pad={d.flag()}"
+        x = _planes(d, dims).name
+        return f"F.avg_pool{dims}d({x}, {kernel}, {d.of((1, 2, 3))}, {padding}, {options})"
+
+    return line
+
+
+def adaptive_pool(dims: int) -> LineOf:
+    def line(d: Draw) -> str:
+        size = tuple(d.of((1, 2, 3, 7)) for _ in range(dims))
+        return f"F.adaptive_avg_pool{dims}d({_planes(d, dims).name}, {size})"
+
+    return line
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def softmax(d: Draw) -> str:
+    x = d.value(ndim=(2, 3, 4, 1))
+    return f"{d.of(('torch.softmax', 'torch.log_softmax'))}({x.name}, {_dim(d, x)})"
+
+
+def layer_norm(d: Draw) -> str:
+    x = d.value(lambda v: 0 not in v.shape, ndim=(2, 3, 4, 1))
+    shape = x.shape[-d.integer(1, min(2, len(x.shape))) :]
+    weight, bias = (d.parameter(shape) if d.flag() else "None" for _ in range(2))
+    return f"F.layer_norm({x.name}, {shape}, {weight}, {bias})"
+
+
+def rms_norm(d: Draw) -> str:
+    x = d.value(lambda v: 0 not in v.shape, ndim=(2, 3, 4, 1))
+    shape = x.shape[-1:]
+    weight = d.parameter(shape) if d.flag() else "None"
+    return f"F.rms_norm({x.name}, {shape}, {weight}, 1e-6)"
+
+
+def _dims(d: Draw, x: Value) -> str:
+    """One dimension, several, or all of them."""
+    if not x.shape or d.rare(4):
+        return ""
+    first = d.integer(0, len(x.shape) - 1)
+    dims = {first, d.integer(0, len(x.shape) - 1)} if d.rare(3) else {first}
+    return f"{sorted(dims)}, keepdim={d.flag()}"
+
+
+def reduction(name: str) -> LineOf:
+    def line(d: Draw) -> str:
+        x = d.value(ndim=ANY_NDIM)
+        return f"{x.name}.{name}({_dims(d, x)})"
+
+    return line
+
+
+def integer_sum(d: Draw) -> str:
+    x = d.value(dtypes=(LONG, BOOL), ndim=(2, 3, 1))
+    return f"{x.name}.sum({_dims(d, x)})"
+
+
+def largest(d: Draw) -> str:
+    """The values of ``max(dim)``; ties make the places a matter of taste."""
+    x = d.value(ndim=(2, 3, 1))
+    return f"{x.name}.{d.of(('max', 'min'))}({_dim(d, x)}, {d.flag()})[0]"
+
+
+# ---- attention ------------------------------------------------------------------------------
+
+
+def _heads(d: Draw) -> tuple[Value, Value, Value]:
+    """Queries, keys and values: (batch, heads, length, width)."""
+    width = d.of((8, 4, 16, 5, 32))
+    heads, queries, keys = d.integer(1, 3), d.of((1, 3, 8, 17)), d.of((3, 8, 1, 17, 33))
+    batch = d.integer(1, 2)
+    shapes = [(batch, heads, n, width) for n in (queries, keys, keys)]
+    q, k, v = (
+        d.value(lambda t, s=s: t.shape == s, ndim=(4,), shape=lambda s=s: s) for s in shapes
+    )
+    return q, k, v
+
+
+def attention(d: Draw) -> str:
+    q, k, v = _heads(d)
+    rows, keys = q.shape[2], k.shape[2]
+    masks: dict[str, Callable[[], str]] = {
+        "": lambda: "",
+        "causal": lambda: ", is_causal=True",
+        "bool": lambda: f", attn_mask={d.use(d.input((rows, keys), BOOL)).name}",
+        "float": lambda: f", attn_mask={d.use(d.input((q.shape[0], 1, 1, keys))).name}",
+        "scale": lambda: ", scale=0.25",
+    }
+    given = masks[d.of(list(masks))]()
+    return f"F.scaled_dot_product_attention({q.name}, {k.name}, {v.name}{given})"
+
+
+def attention_spelled(d: Draw) -> str:
+    q, k, v = _heads(d)
+    mask = f" + {d.use(d.input((q.shape[0], 1, 1, k.shape[2]))).name}" if d.flag() else ""
+    scores = f"{q.name} @ {k.name}.transpose(-1, -2) / {d.of(('2.0', '3.0'))}{mask}"
+    return f"torch.softmax({scores}, -1) @ {v.name}"
+
+
+# ---- indices --------------------------------------------------------------------------------
+
+
+def _indices(d: Draw, limit: int, shape: Shape, *, from_zero: bool = True) -> Value:
+    dtype = d.of((LONG, INT)) if from_zero and len(shape) < 3 else LONG
+    return d.use(d.input(shape, dtype, limit=limit, from_zero=from_zero))
+
+
+def embedding(d: Draw) -> str:
+    rows, width = d.of((1, 7, 30)), d.of((1, 5, 8, 16, 33))
+    ids = _indices(d, rows, d.shape(d.of((2, 1))))
+    return f"F.embedding({ids.name}, {d.parameter((rows, width))})"
+
+
+def index(d: Draw) -> str | None:
+    """``x[i]``, ``x[:, i]`` and ``x[i, j]``; negative indices count from the end."""
+    x = d.value(dtypes=(FLOAT, LONG), ndim=(2, 3))
+    if 0 in x.shape:
+        return None
+    shape = d.shape(d.of((1, 2)))
+    first, second = (
+        d.use(d.input(shape, LONG, limit=x.shape[i])).name for i in (0, 1)
+    )
+    text = d.of(("{x}[{i}]", "{x}[:, {j}]", "{x}[{i}, {j}]"))
+    return text.format(x=x.name, i=first, j=second)
+
+
+def gather(d: Draw) -> str | None:
+    x = d.value(ndim=(2, 3, 1))
+    dim = d.integer(0, len(x.shape) - 1)
+    if x.shape[dim] == 0:
+        return None
+    shape = (*x.shape[:dim], d.size(), *x.shape[dim + 1 :])
+    places = d.use(d.input(shape, LONG, limit=x.shape[dim], from_zero=True))
+    return f"torch.gather({x.name}, {dim}, {places.name})"
+
+
+def index_select(d: Draw) -> str | None:
+    x = d.value(ndim=(2, 3, 1))
+    dim = d.integer(0, len(x.shape) - 1)
+    if x.shape[dim] == 0:
+        return None
+    places = d.use(d.input((d.size(),), LONG, limit=x.shape[dim], from_zero=True))
+    return f"torch.index_select({x.name}, {dim}, {places.name})"
+
+
+def arange(d: Draw) -> str:
+    x = d.value(ndim=(2, 3, 1))
+    text = d.of(("{x} + torch.arange({n})", "torch.arange(1, {n} + 1, dtype=f32) * {x}"))
+    return text.format(x=x.name, n=f"{x.name}.shape[-1]")
+
+
+SMOOTH = (
+    "torch.sigmoid({x})", "torch.tanh({x})", "F.silu({x})", "F.gelu({x})",
+    "F.gelu({x}, approximate='tanh')", "torch.exp({x})", "torch.expm1({x})", "torch.exp2({x})",
+    "torch.log({x})", "torch.log1p({x})", "torch.log2({x})", "torch.log10({x})",
+    "torch.sqrt({x})", "torch.rsqrt({x})", "torch.reciprocal({x})", "torch.erf({x})",
+    "torch.sin({x})", "torch.cos({x})", "F.hardswish({x})", "F.hardsigmoid({x})", "F.mish({x})",
+    "F.leaky_relu({x}, 0.1)", "F.elu({x})", "F.softplus({x})", "{x} ** 2", "{x} ** 3", "{x} ** 0.5",
+    "F.selu({x})", "torch.square({x})",
+)  # fmt: skip
+SHARP = (
+    "torch.relu({x})", "F.relu6({x})", "torch.abs({x})", "-{x}", "F.hardtanh({x})",
+    "{x}.clamp(-0.5, 1.5)", "{x}.clamp(min=0.25)", "{x}.clamp(max=0.25)", "{x}.clone()",
+    "{x}.contiguous()",
+)  # fmt: skip
+STEPS = ("torch.sign({x})", "torch.floor({x})", "torch.ceil({x})", "torch.trunc({x})",
+         "torch.round({x})", "torch.isnan({x})", "torch.isinf({x})")  # fmt: skip
+PAIRS = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "torch.add({a}, {b}, alpha=2)", "{a} / {b}")
+
+OPERATORS: tuple[Operator, ...] = (
+    *(Operator(text, "smooth", unary(text)) for text in SMOOTH),
+    *(Operator(text, "sharp", unary(text), exact=True) for text in SHARP),
+    *(Operator(text, "step", unary(text, exact_operand=True), exact=True) for text in STEPS),
+    *(Operator(text, "pair", binary(text)) for text in PAIRS),
+    Operator("maximum", "pair", binary("torch.maximum({a}, {b})", (FLOAT, LONG)), exact=True),
+    Operator("minimum", "pair", binary("torch.minimum({a}, {b})", (FLOAT, LONG)), exact=True),
+    *(Operator(t, "scalar", scalar(t)) for t in ("{x} + {n}", "{n} - {x}", "{x} * {n}")),
+    Operator("div", "scalar", scalar("{x} / {n}", ("2", "-3.5"))),
+    Operator("floor_div", "scalar", scalar("{x} // {n}", ("2", "-3"), (LONG, INT)), exact=True),
+    Operator("addcmul", "scalar", addcmul),
+    Operator("compare", "mask", compare, exact=True),
+    Operator("where", "mask", where, exact=True),
+    Operator("masked_fill", "mask", masked_fill, exact=True),
+    Operator("logic", "mask", logic, exact=True),
+    Operator("bits", "mask", bits, exact=True),
+    Operator("cast", "mask", cast, exact=True),
+    *(
+        Operator(line.__name__, "view", line, exact=True)
+        for line in (transpose, permute, reshape, squeeze, expand, narrow, narrow, select, split)
+    ),
+    Operator("cat", "join", cat, exact=True),
+    Operator("stack", "join", stack, exact=True),
+    *(
+        Operator(line.__name__, "product", line)
+        for line in (linear, matmul, matmul_transposed, bmm, addmm)
+    ),
+    Operator("conv2d", "conv", conv(2)),
+    Operator("conv1d", "conv", conv(1)),
+    Operator("batch_norm", "conv", batch_norm),
+    Operator("max_pool2d", "pool", max_pool(2), exact=True),
+    Operator("avg_pool2d", "pool", avg_pool(2)),
+    Operator("adaptive_avg_pool2d", "pool", adaptive_pool(2)),
+    *(Operator(line.__name__, "row", line) for line in (softmax, layer_norm, rms_norm)),
+    *(Operator(name, "reduce", reduction(name)) for name in ("sum", "mean")),
+    *(Operator(name, "reduce", reduction(name), exact=True) for name in ("amax", "amin")),
+    Operator("integer_sum", "reduce", integer_sum, exact=True),
+    Operator("largest", "reduce", largest, exact=True),
+    *(Operator(line.__name__, "attention", line) for line in (attention, attention_spelled)),
+    *(
+        Operator(line.__name__, "index", line, exact=True)
+        for line in (embedding, index, gather, index_select)
+    ),
+    Operator("arange", "index", arange),
+)
+TABLE = Table(OPERATORS)
