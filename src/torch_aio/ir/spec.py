@@ -30,10 +30,10 @@ class TensorSpec:
     @property
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
+        if any(size == 0 for size in self.shape):
+            return True
         expected: Int = 1
         for size, stride in zip(reversed(self.shape), reversed(self.stride), strict=True):
-            if size == 0:
-                return True
             if size != 1:
                 if stride != expected:
                     return False
