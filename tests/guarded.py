@@ -18,5 +18,7 @@ def guarded(tensor: torch.Tensor) -> torch.Tensor:
     memory = mmap.mmap(-1, whole + _PAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     assert _libc.mprotect(ctypes.c_void_p(start + whole), ctypes.c_size_t(_PAGE), 0) == 0
+    if not size:
+        return tensor.clone()
     flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=whole - size)
     return flat.view(tensor.shape).copy_(tensor)

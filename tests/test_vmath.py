@@ -16,8 +16,9 @@ from torch_aio.kernels.elementwise import ElementwiseSpec
 
 SAMPLES = 1 << 14
 SPECIAL = torch.tensor([
-    math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-40, -1e-40, 1.2e-38, 3.4e38, -3.4e38,
-    1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, -3.0, 5.9, 6.1, 1e-8, -1e-8, 20.0, -20.0, 88.7, 88.8,
+    math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-40, -1e-40, 1.2e-38, 3.4e38,
+    -3.4e38, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, -3.0, 5.9, 6.1, 1e-8, -1e-8, 20.0,
+    -20.0, 88.7, 88.8,
     -87.3, -87.4, -88.8, -103.9, -104.1, 100.0, -100.0, 1e5, -1e5, 1e6, 8388609.0, 1e15, -1e30,
     0.99999994, 1.0000001, 2.0, 4.0, -2.0, 7.0,
 ])  # fmt: skip
@@ -161,8 +162,9 @@ def test_gelu_is_near(isa, op):
     exact = ABSOLUTE[op](x.double())
     assert (compute(isa, op, x) - exact).abs().max() <= 4 * 2**-23 * exact.abs().max()
     y = compute(isa, op, SPECIAL)
-    assert y[0].isnan() and y[1] == math.inf and y[2].isnan()
-    assert y[4].signbit() and y[4] == 0
+    assert y[[0, 2]].isnan().all()
+    assert y[1] == math.inf
+    assert torch.equal(y[3:5].signbit(), SPECIAL[3:5].signbit())
 
 
 @isas

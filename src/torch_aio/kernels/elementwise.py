@@ -24,8 +24,8 @@ UNROLL = 4
 class ElementwiseSpec(KernelSpec):
     """y[i...] = chain(x0[i...], x1[i...], ...) for an index of ``rank`` dimensions.
 
-    Parameters: ``n<d>`` sizes; ``y`` and ``x<j>`` with byte strides ``y_<d>``, ``x<j>_<d>`` (the last
-    dimension's only where strided); ``rows`` and ``cols``, the tile: a unit is ``rows`` of the last
+    Parameters: ``n<d>`` sizes; ``y`` and ``x<j>`` with byte strides ``y_<d>``, ``x<j>_<d>`` (last
+    dimension: only where strided); ``rows`` and ``cols``, the tile: a unit is ``rows`` of the last
     but one dimension (if there is one) times ``cols`` of the last.
     Units: n0 * ... * ceil(n[-2] / rows) * ceil(n[-1] / cols).
     ``output`` is the access of y: full or strided.

@@ -43,8 +43,8 @@ class GatherRowsSpec(KernelSpec):
     """y[o, r, :] = x[o, i0[r], i1[r], ..., :]: embedding, index_select, index by integer tensors.
 
     A row is ``width`` elements of ``itemsize`` bytes that lie together. Parameters: ``x`` with
-    ``x_outer`` bytes; for each index tensor its pointer ``i<j>``, the table's size ``n<j>`` and byte
-    stride ``x_<j>``; ``y`` with ``y_outer`` and ``y_row``; ``count``, the rows r; ``error``.
+    ``x_outer`` bytes; for each index tensor its pointer ``i<j>``, the table's size ``n<j>`` and
+    byte stride ``x_<j>``; ``y`` with ``y_outer`` and ``y_row``; ``count``, the rows r; ``error``.
     ``index`` is the dtype of the (row-major) index tensors; negative indices count from the end
     where ``wraps``. Units: outer * count.
     """

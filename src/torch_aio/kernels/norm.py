@@ -19,12 +19,12 @@ Source = Callable[[Size, "Value | None"], Value]
 
 @dataclass(frozen=True)
 class NormSpec(KernelSpec):
-    """y[r] = epilogue(normalise(prologue(x0[r], ...)) * weight + bias) of rows of ``cols`` elements.
+    """y[r] = epilogue(normalise(prologue(x0[r], ...)) * weight + bias); rows of ``cols`` elements.
 
-    ``is_rms``: x / sqrt(mean(x*x) + eps); else (x - mean) / sqrt(variance + eps), the variance from a
-    second pass over the differences. ``weight``, ``bias``: f32 of ``cols`` where ``has_...``.
-    ``keeps_sum``: the prologue's result also goes to ``sum`` (f32). With a prologue and neither that
-    nor an f32 result it is held in ``stage``, scratch of 4 * cols bytes.
+    ``is_rms``: x / sqrt(mean(x*x) + eps); else (x - mean) / sqrt(variance + eps), the variance from
+    a second pass over the differences. ``weight``, ``bias``: f32 of ``cols`` where ``has_...``.
+    ``keeps_sum``: the prologue's result also goes to ``sum`` (f32). With a prologue and neither
+    that nor an f32 result it is held in ``stage``, scratch of 4 * cols bytes.
     Units: rows.
     """
 

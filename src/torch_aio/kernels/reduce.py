@@ -10,6 +10,7 @@ from functools import cached_property
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Type, Value, f32, f64, i8, i32, i64, vec
 from torch_aio.codegen.vmath.arithmetic import binary, maximum, minimum
+from torch_aio.codegen.vmath.convert import convert
 from torch_aio.kernels import chain as chains
 from torch_aio.kernels import rows
 from torch_aio.kernels.chain import TYPES, Chain
@@ -55,8 +56,10 @@ class _Reduce(KernelSpec):
 
     @property
     def _type(self) -> Type:
-        """The type of the accumulators (truth values are 32-bit 0 and 1)."""
+        """The type of the accumulators (truth values are 32-bit 0 and 1; products f64)."""
         type_ = TYPES[self.prologue.result]
+        if self.op == "prod" and type_ == f32:
+            return f64
         return i32 if type_.bits == 1 else type_
 
     @property
@@ -70,7 +73,7 @@ class _Reduce(KernelSpec):
             value = k.fdiv(k.cast(value, f64), divisor)
         if self.result == "bool":
             return k.cast(k.icmp("ne", value, 0), i8)
-        return k.cast(value, TYPES[self.result])
+        return convert(k, value, TYPES[self.result])
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class RowReduceSpec(_Reduce):
         with k.loop(k.begin, k.end) as unit:
             source = RowOperands(k, self.prologue, "x", unit.i)
             value = self._sum(k, source) if self._is_wide else self._fold(k, source)
-            k.store(self._finish(k, value, k.p.cols), k.p.y, k.mul(unit.i, k.p.y_row))
+            result = self._finish(k, value, k.p.cols)
+            chains.store(k, result, k.p.y, k.mul(unit.i, k.p.y_row))
 
     def _sum(self, k: Builder, source: RowOperands) -> Value:
         lanes = k.isa.lanes(f32)

@@ -67,7 +67,7 @@ class RowOperands:
                 pointer,
                 self.k.mul(column, chains.itemsize(i.dtype)),
                 mask=mask,
-            )  # fmt: skip
+            )
             for i, pointer, fixed in zip(self.inputs, self.pointers, self.fixed, strict=True)
         ]
 
@@ -90,8 +90,8 @@ def sweep(
 ) -> list[Value]:
     """``body(column, mask, carried)`` over all columns, a vector at a time.
 
-    The loop takes ``unroll`` vectors a turn; each of them carries its own copy of ``carry``. The rest
-    is masked (mask None: all lanes). Returns the copies, vector by vector.
+    The loop takes ``unroll`` vectors a turn; each of them carries its own copy of ``carry``. The
+    rest is masked (mask None: all lanes). Returns the copies, vector by vector.
     """
     lanes, width = k.isa.lanes(f32), len(carry)
     count = k.sub(stop, start)

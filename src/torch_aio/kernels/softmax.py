@@ -26,8 +26,8 @@ def _pick_larger(k: Builder, a: Value, b: Value) -> Value:
 class SoftmaxSpec(KernelSpec):
     """y[r] = epilogue(softmax(prologue(x0[r], x1[r], ...))) along rows of ``cols`` elements.
 
-    Three passes over the row: maximum; exponentials and their sum; scaling. A row that is all -inf, or
-    has a NaN or +inf, gives NaN, as eager. Operands: see ``rows``; the epilogue's begin at ``e1``.
+    Three passes over the row: maximum; exponentials and their sum; scaling. A row that is all -inf,
+    or has a NaN or +inf, gives NaN, as eager. Operands: see ``rows``; the epilogue's from ``e1``.
     ``stage`` is scratch of 4 * cols bytes, and there only if the result is not f32.
     Units: rows.
     """
