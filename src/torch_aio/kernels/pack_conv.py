@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
+
+from torch_aio.kernels.padding import padded
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class PackDepthwise:
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """The packed weight."""
         channels, group, height, width = _planes(weight).shape
-        padded = functional.pad(_planes(weight), (0, 0, 0, 0, 0, 0, 0, -channels % self.block))
-        blocks = padded.reshape(-1, self.block, group, height, width)
+        whole = padded(_planes(weight), {0: channels + -channels % self.block})
+        blocks = whole.reshape(-1, self.block, group, height, width)
         return blocks.permute(0, 3, 4, 2, 1).contiguous()
 
 
@@ -47,9 +48,8 @@ class PackConv:
         outputs = count // self.groups
         grouped = planes.reshape(self.groups, outputs, inputs, height, width)
         whole = outputs + -outputs % self.block
-        spare = (0, 0, 0, 0, 0, -inputs % self.c_in, 0, whole + -whole % self.width - outputs)
-        padded = functional.pad(grouped, spare)
-        blocks = padded.reshape(self.groups, -1, self.width, padded.shape[2] // self.c_in,
+        full = padded(grouped, {1: whole + -whole % self.width, 2: inputs + -inputs % self.c_in})
+        blocks = full.reshape(self.groups, -1, self.width, full.shape[2] // self.c_in,
                                 self.c_in, height, width)  # fmt: skip
         return blocks.permute(0, 1, 3, 5, 6, 4, 2).contiguous()
 
@@ -63,7 +63,7 @@ class PackChannels:
     def __call__(self, vector: torch.Tensor) -> torch.Tensor:
         """The padded vector."""
         flat = vector.reshape(-1)
-        return functional.pad(flat, (0, -flat.numel() % self.block)).contiguous()
+        return padded(flat, {0: flat.numel() + -flat.numel() % self.block}).contiguous()
 
 
 def _planes(weight: torch.Tensor) -> torch.Tensor:
@@ -85,10 +85,10 @@ def pixel_table(
         image * strides[n] + row * strides[n + 1] + pixel * strides[n + 2]
         for n in range(0, len(strides), 3)
     ]
-    padded = np.pad(np.stack(table), ((0, 0), (0, -len(image) % tile)), mode="edge")
-    if padded.size and padded.max() >= 2**31:
+    whole = np.pad(np.stack(table), ((0, 0), (0, -len(image) % tile)), mode="edge")
+    if whole.size and whole.max() >= 2**31:
         raise OverflowError("a plane of more than 2 GiB does not fit the pixel table")
-    return padded.astype(np.int32)
+    return whole.astype(np.int32)
 
 
 def padded_groups(groups: int, inner: int, block: int) -> npt.NDArray[np.int64]:
@@ -99,8 +99,7 @@ def padded_groups(groups: int, inner: int, block: int) -> npt.NDArray[np.int64]:
 
 def dense_groups(groups: int, inner: int, block: int) -> npt.NDArray[np.int64]:
     """The inverse of ``padded_groups``, up to whole blocks."""
-    padded = padded_groups(groups, inner, block)
-    source = np.flatnonzero(padded >= 0)
+    source = np.flatnonzero(padded_groups(groups, inner, block) >= 0)
     return np.pad(source, (0, -len(source) % block), constant_values=-1)
 
 

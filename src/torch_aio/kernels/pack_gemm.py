@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.nn import functional
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Value, f32
+from torch_aio.kernels.padding import padded
 from torch_aio.kernels.reorder import transpose
 from torch_aio.kernels.spec import KernelSpec
 
@@ -26,8 +26,9 @@ class PackedPanels:
     def __call__(self, matrix: torch.Tensor) -> torch.Tensor:
         """The packed panels."""
         rows = matrix if self.transposed else matrix.transpose(-1, -2)
-        padded = functional.pad(rows, (0, 0, 0, -rows.shape[-2] % self.width))
-        panels = padded.unflatten(-2, (padded.shape[-2] // self.width, self.width))
+        columns = rows.shape[-2] + -rows.shape[-2] % self.width
+        whole = padded(rows, {rows.dim() - 2: columns})
+        panels = whole.unflatten(-2, (columns // self.width, self.width))
         packed: torch.Tensor = panels.transpose(-1, -2).contiguous()
         return packed
 

@@ -11,19 +11,6 @@ from torch_aio.plan.value import Value
 
 
 @dataclass(frozen=True)
-class ChannelLanes:
-    """Packs [C] (or [..., C, 1, 1]) as one number a lane, zeros past C."""
-
-    block: int
-
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The padded lanes."""
-        flat = tensor.reshape(-1)
-        lanes = -(-flat.numel() // self.block) * self.block
-        return torch.nn.functional.pad(flat, (0, lanes - flat.numel()))
-
-
-@dataclass(frozen=True)
 class LaneMask:
     """Packs true for each of ``channels``, false for the padding lanes of the last block."""
 

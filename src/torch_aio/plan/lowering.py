@@ -14,8 +14,9 @@ from torch_aio.codegen.isa import Isa
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Access, Chain
+from torch_aio.kernels.pack_conv import PackChannels
 from torch_aio.kernels.spec import KernelSpec
-from torch_aio.plan.channels import ChannelLanes, channel_lanes
+from torch_aio.plan.channels import channel_lanes
 from torch_aio.plan.trace import ChainTrace
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, plain, size_of
 
@@ -158,7 +159,9 @@ class Lowering:
         """Append a kernel call; ``writes`` names the parameters that it writes."""
         missing = set(spec.params.kinds) ^ set(arguments)
         if missing:
-            raise TypeError(f"{spec.name}: arguments do not match the parameters: {sorted(missing)}")
+            raise TypeError(
+                f"{spec.name}: arguments do not match the parameters: {sorted(missing)}"
+            )
         reads = tuple(
             v.buffer for n, v in arguments.items() if isinstance(v, Value) and n not in writes
         )
@@ -167,9 +170,7 @@ class Lowering:
 
     # ---- chains ---------------------------------------------------------------------------
 
-    def epilogue(
-        self, group: Group, trace: ChainTrace, channel: int
-    ) -> tuple[Chain, list[Value]]:
+    def epilogue(self, group: Group, trace: ChainTrace, channel: int) -> tuple[Chain, list[Value]]:
         """Finish the chain of a group behind its anchor.
 
         ``trace`` already holds the accumulator (and bias). Returns the chain and the values of inputs
@@ -203,7 +204,7 @@ class Lowering:
         spec: TensorSpec = output.meta["spec"]
         plain_beside_blocked = output.meta.get("layout") == "blocked" and self.is_constant(node)
         if plain_beside_blocked and any(size != 1 for size in have.shape):
-            lanes = self.constant(node, ChannelLanes(self.isa.block))
+            lanes = self.constant(node, PackChannels(self.isa.block))
             return channel_lanes(lanes, spec, self.isa.block)
         return self.value(node)
 
