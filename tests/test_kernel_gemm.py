@@ -11,7 +11,7 @@ from kernel_runner import ISAS, run_kernel
 from torch_aio.codegen.types import f32
 from torch_aio.kernels.chain import Chain, Const, Input, Step
 from torch_aio.kernels.gemm import Gemm, scratch_bytes
-from torch_aio.kernels.gemv import COLUMN_VECTORS, MOST_ROWS, Gemv, GemvColumns
+from torch_aio.kernels.gemv import MOST_ROWS, Gemv, GemvColumns, column_vectors
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR
 from torch_aio.kernels.pack_gemm import PackedPanels, PackPanels
 from torch_aio.kernels.panel import panel_columns
@@ -118,7 +118,7 @@ def few(isa, kernel, x, w, y, splits=1):
     """y = x @ w by ``Gemv`` (w [.., n, k]) or ``GemvColumns``, 4-d operands."""
     by_columns = isinstance(kernel, GemvColumns)
     k, n = x.shape[-1], w.shape[-1 if by_columns else -2]
-    columns = isa.lanes(f32) * (COLUMN_VECTORS if by_columns else 1)
+    columns = isa.lanes(f32) * (column_vectors(isa, kernel.rows) if by_columns else 1)
     units = x.shape[0] * x.shape[1] * -(-n // columns)
     run_kernel(kernel, isa, units, splits, x=x, **strides("x", x), w=w, **strides("w", w), y=y,
                **strides("y", y), n=n, k=k, inner=x.shape[1])  # fmt: skip

@@ -10,17 +10,18 @@ from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.ir.symbols import Int
 from torch_aio.kernels.attention import MaskKind, Softmax
-from torch_aio.kernels.gemv import COLUMN_VECTORS, TOGETHER, dot_products, streamed_sums
+from torch_aio.kernels.gemv import column_vectors, dot_products, streamed_sums, together
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
 MOST_ROWS = 4
-"""Rows a unit: their 4 x 4 sums of dot products fill the registers of AVX2."""
+"""Rows a unit."""
+MOST_TOGETHER = 4
 
 
 def scratch_bytes(isa: Isa, rows: int, keys: Int) -> Int:
     """Scratch a thread of ``AttentionFew``."""
-    return (keys + isa.lanes(f32) + TOGETHER) * (rows * BYTES)
+    return (keys + isa.lanes(f32) + MOST_TOGETHER) * (rows * BYTES)
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class AttentionFew(KernelSpec):
         return "_".join(word for word in words if word)
 
     def emit(self, k: Builder) -> None:
-        """Scores four keys at a time, softmax by rows, the context with v streaming by."""
+        """Scores of some keys at a time, softmax by rows, the context with v streaming by."""
         p = k.p
         blocks = k.ceil_div(p.count, self.rows)
         totals = k.alloca(self.rows * BYTES)
-        score_row = k.mul(k.add(p.sk, k.isa.lanes(f32) + TOGETHER), BYTES)
+        score_row = k.mul(k.add(p.sk, k.isa.lanes(f32) + MOST_TOGETHER), BYTES)
         with k.loop(k.begin, k.end) as unit:
             matrix, first = k.udiv(unit.i, blocks), k.mul(k.urem(unit.i, blocks), self.rows)
             head = k.udiv(matrix, p.heads), k.urem(matrix, p.heads)
@@ -83,9 +84,9 @@ class AttentionFew(KernelSpec):
         return k.at(getattr(k.p, name), *offsets)
 
     def _scores(self, k: Builder, q: list[Value], keys: Value, scores: list[Value]) -> None:
-        last = k.sub(k.p.sk, 1)
-        with k.loop(0, k.p.sk, TOGETHER) as key:
-            lines = [k.min(k.add(key.i, n), last) for n in range(TOGETHER)]
+        last, streams = k.sub(k.p.sk, 1), together(k.isa, self.rows)
+        with k.loop(0, k.p.sk, streams) as key:
+            lines = [k.min(k.add(key.i, n), last) for n in range(streams)]
             rows = [k.at(keys, k.mul(line, k.p.k_row)) for line in lines]
             dots = dot_products(k, q, rows, k.p.d)
             for row, values in zip(scores, dots, strict=True):
@@ -96,7 +97,8 @@ class AttentionFew(KernelSpec):
         self, k: Builder, scores: list[Value], v: Value, inverse: list[Value], out: list[Value]
     ) -> None:
         lanes, width = k.isa.lanes(f32), k.p.dv
-        columns = COLUMN_VECTORS * lanes
+        vectors = column_vectors(k.isa, self.rows)
+        columns = vectors * lanes
         factors = [k.splat(value, lanes) for value in inverse]
         whole = k.mul(k.udiv(width, columns), columns)
 
@@ -112,6 +114,6 @@ class AttentionFew(KernelSpec):
                         k.masked_store(result, mask, where)
 
         with k.loop(0, whole, columns) as block:
-            part(block.i, COLUMN_VECTORS, None)
+            part(block.i, vectors, None)
         with k.loop(whole, width, lanes) as rest:
             part(rest.i, 1, k.tail_mask(k.sub(width, rest.i), lanes))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
+from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import microkernel
 from torch_aio.kernels.chain import Chain
@@ -21,12 +22,21 @@ from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
 MOST_ROWS = 4
-TOGETHER = 4
-"""Rows of w read at once: 4 streams reach the memory's rate (Zen 3: 22 GB/s a core, 30 for two)."""
 CHUNK = 512
 """Terms that ``GemvColumns`` sums from zero before they are added late."""
-COLUMN_VECTORS = 4
-"""Vectors of columns a unit of ``GemvColumns``."""
+
+
+def together(isa: Isa, rows: int) -> int:
+    """Rows of w that ``Gemv`` reads at once, their sums in registers.
+
+    4 streams reach the memory's rate (Zen 3: 22 GB/s a core, 30 for two).
+    """
+    return 2 if rows > 2 and isa.registers < 32 else 4
+
+
+def column_vectors(isa: Isa, rows: int) -> int:
+    """Vectors of columns a unit of ``GemvColumns``: their sums fit the registers."""
+    return 2 if rows > 2 and isa.registers < 32 else 4
 
 
 @dataclass(frozen=True)
@@ -95,16 +105,17 @@ class Gemv(_FewRows):
         return self._name("gemv")
 
     def emit(self, k: Builder) -> None:
-        """``lanes`` outputs a unit, ``TOGETHER`` dot products at a time, gathered on the stack."""
+        """``lanes`` outputs a unit, some dot products at a time, gathered on the stack."""
         lanes = k.isa.lanes(f32)
         width = lanes * BYTES
         slots = k.alloca(self.rows * width)
         with self._units(k, lanes) as unit:
             last = k.sub(k.p.n, 1)
             x_rows = [k.at(unit.x, k.mul(k.p.x_row, row)) for row in range(self.rows)]
-            with k.loop(0, lanes, TOGETHER) as group:
+            streams = together(k.isa, self.rows)
+            with k.loop(0, lanes, streams) as group:
                 first = k.add(unit.column, group.i)
-                lines = [k.min(k.add(first, r), last) for r in range(TOGETHER)]
+                lines = [k.min(k.add(first, r), last) for r in range(streams)]
                 w = [k.at(unit.w, k.mul(line, k.p.w_row)) for line in lines]
                 for row, values in enumerate(dot_products(k, x_rows, w, k.p.k)):
                     for n, value in enumerate(values):
@@ -124,7 +135,7 @@ class Gemv(_FewRows):
 
 @dataclass(frozen=True)
 class GemvColumns(_FewRows):
-    """y = epilogue(x @ w), w [k][n]. Units: batch * ceil(n / (COLUMN_VECTORS * lanes))."""
+    """y = epilogue(x @ w), w [k][n]. Units: batch * ceil(n / (column_vectors * lanes))."""
 
     @property
     def name(self) -> str:
@@ -133,12 +144,12 @@ class GemvColumns(_FewRows):
 
     def emit(self, k: Builder) -> None:
         """Vectors of columns stay in registers while the rows of w stream by."""
-        lanes = k.isa.lanes(f32)
-        columns = COLUMN_VECTORS * lanes
+        lanes, vectors = k.isa.lanes(f32), column_vectors(k.isa, self.rows)
+        columns = vectors * lanes
         with self._units(k, columns) as unit:
             whole = k.icmp("sle", k.add(unit.column, columns), k.p.n)
             with k.when(whole):
-                self._part(k, unit, unit.column, COLUMN_VECTORS, None)
+                self._part(k, unit, unit.column, vectors, None)
             end = k.select(whole, k.size(unit.column), k.size(k.p.n))
             with k.loop(unit.column, end, lanes) as part:
                 mask = k.tail_mask(k.sub(k.p.n, part.i), lanes)

@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch_aio.codegen.builder import Builder, Size
+from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 
 Sums = list[list[Value]]
 Load = Callable[[Builder, Value, Size, int], Value]
 """``load(k, weights, offset of the term, vector)``: one vector of a tile of weights, as f32."""
-UNROLL = 4
-"""Terms a loop pass: 12x2 on AVX-512, 6x2 on AVX2 reach 0.99 of the peak in L1; 8 is no better."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,14 @@ class Term:
 def load_f32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
     """A vector of f32 weights."""
     return k.load(k.isa.vector(f32), weights, offset, vector * k.isa.width // 8)
+
+
+def terms_a_pass(isa: Isa) -> int:
+    """How far to unroll: 4 reach 0.99 of the peak in L1 (Zen 5, 12x2 and AVX2 6x2), 8 no more.
+
+    On NEON 4 spill with 24 accumulators (LLVM 22 pairs the loads of scalars), 2 do not.
+    """
+    return 2 if isa.width == 128 else 4
 
 
 def zeros(k: Builder, rows: int, vectors: int) -> Sums:
@@ -108,13 +115,14 @@ def reduction(
     weights: Value,
     w_step: Size,
     count: Size,
-    unroll: int = UNROLL,
+    unroll: int = 0,
     load: Load = load_f32,
 ) -> Sums:
     """Accumulate ``count`` terms, ``x_step`` bytes apart in every row, ``w_step`` in the weights.
 
     The pointers move with the loop; a second loop takes the terms that ``unroll`` leaves over.
     """
+    unroll = unroll or terms_a_pass(k.isa)
     vectors = len(sums[0])
     pointers = list(dict.fromkeys(row.pointer for row in rows))
     place = [pointers.index(row.pointer) for row in rows]

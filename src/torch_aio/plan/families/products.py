@@ -17,7 +17,7 @@ from torch_aio.ir.spec import contiguous_stride
 from torch_aio.ir.symbols import Int, ceil_div, maximum, minimum, product
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.gemm import Gemm, scratch_bytes
-from torch_aio.kernels.gemv import COLUMN_VECTORS, MOST_ROWS, Gemv, GemvColumns
+from torch_aio.kernels.gemv import MOST_ROWS, Gemv, GemvColumns, column_vectors
 from torch_aio.kernels.pack_gemm import PackedPanels, PackPanels
 from torch_aio.kernels.panel import panel_columns
 from torch_aio.plan.families.copies import contiguous
@@ -81,7 +81,7 @@ def _few_rows(
         return False
     rows = space.rows if isinstance(space.rows, int) else 1
     kernel = GemvColumns(rows, chain) if by_columns else Gemv(rows, chain)
-    columns = ctx.isa.lanes(f32) * (COLUMN_VECTORS if by_columns else 1)
+    columns = ctx.isa.lanes(f32) * (column_vectors(ctx.isa, rows) if by_columns else 1)
     w_row = value.byte_stride[-2 if by_columns else -1]
     ctx.step(
         kernel, space.outer * space.inner * ceil_div(out.shape[-1], columns), ("y",),
