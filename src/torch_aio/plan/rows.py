@@ -6,8 +6,20 @@ from typing import Any
 
 from torch.fx import Node
 
-from torch_aio.plan.families import attention, conv, elementwise, gemm, index, norm, pool, reduce
-from torch_aio.plan.families import reorder, views
+from torch_aio.plan.families import (
+    attention,
+    compound,
+    conv,
+    elementwise,
+    gemm,
+    group_norm,
+    index,
+    norm,
+    pool,
+    reduce,
+    reorder,
+    views,
+)
 from torch_aio.plan.row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -16,8 +28,10 @@ ROWS: tuple[Row, ...] = (
     *attention.ROWS,
     *pool.ROWS,
     *norm.ROWS,
+    *group_norm.ROWS,
     *reduce.ROWS,
     *elementwise.ROWS,
+    *compound.ROWS,
     *index.ROWS,
     *views.ROWS,
     *reorder.ROWS,

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from torch_aio.ir.symbols import Int
+from torch_aio.codegen.types import f32
+from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.chain import DTYPES, Access, Chain, Input, Step
+from torch_aio.kernels.copy import TransposeSpec
 from torch_aio.kernels.elementwise import ElementwiseSpec
 from torch_aio.plan.index_space import IndexSpace, blocked_space, plain_space
 from torch_aio.plan.lowering import Lowering
@@ -27,12 +29,39 @@ def contiguous(ctx: Lowering, value: Value, dtype: torch.dtype | None = None) ->
 
 def copy(ctx: Lowering, source: Value, target: Value) -> None:
     """Write ``source``, cast, into ``target`` of the same shape and layout."""
+    if source.dtype == target.dtype and _transpose(ctx, source, target):
+        return
     steps = (Step("cast", (0,), DTYPES[target.dtype]),) if source.dtype != target.dtype else ()
     apply(ctx, Chain((Input(DTYPES[source.dtype], "full"),), steps), [source], target)
 
 
+def _transpose(ctx: Lowering, source: Value, target: Value) -> bool:
+    """Copy in tiles where the dense dimension of 4-byte elements changes; whether it did."""
+    if source.block or target.block or source.itemsize != 4:
+        return False
+    space = plain_space(target, [source])
+    (*outer, cols), (to, back) = space.sizes, space.strides
+    size = source.itemsize
+    dense = [d for d, step in enumerate(back[:-1]) if isinstance(step, int) and step == size]
+    is_dense = isinstance(to[-1], int) and to[-1] == size
+    if not is_dense or len(dense) != 1 or len(outer) > 3:
+        return False
+    rows = dense[0]
+    rest = [d for d in range(len(outer)) if d != rows]
+    missing: list[Int] = [0] * (2 - len(rest))
+    sizes = (*(1 for _ in missing), *(outer[d] for d in rest))
+    steps = [[*missing, *(s[d] for d in rest)] for s in (back, to)]
+    ctx.step(
+        TransposeSpec(), product(sizes) * ceil_div(outer[rows], ctx.isa.lanes(f32)), ("y",),
+        n1=sizes[1], rows=outer[rows], cols=cols,
+        x=source, x_0=steps[0][0], x_1=steps[0][1], x_col=back[-1],
+        y=target, y_0=steps[1][0], y_1=steps[1][1], y_row=to[rows],
+    )  # fmt: skip
+    return True
+
+
 def apply(ctx: Lowering, chain: Chain, inputs: Sequence[Value], target: Value) -> None:
-    """One elementwise step: ``target = chain(inputs)``, operands broadcast to the target's shape."""
+    """One elementwise step ``target = chain(inputs)``, operands broadcast to the target's shape."""
     if target.block:
         space = blocked_space(target, inputs)
     else:

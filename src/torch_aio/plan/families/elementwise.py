@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from torch_aio.codegen.vmath import ARITHMETIC
 from torch_aio.ir.shapes.promotion import result_type
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.kernels.chain import Chain, Const, Input, Step
-from torch_aio.plan.families.copies import apply
 from torch_aio.plan.channels import LaneMask, channel_lanes
+from torch_aio.plan.families.copies import apply
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref
@@ -21,6 +22,8 @@ aten = torch.ops.aten
 FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 NUMBERS = FLOATS | {torch.int64, torch.int32, torch.int16, torch.int8}
 CHAIN_DTYPES = NUMBERS | {torch.bool}
+ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and"}
+"""What arithmetic on truth values is."""
 
 # ---- lowering of a group without an anchor ------------------------------------------------
 
@@ -108,7 +111,8 @@ def binary(op: str) -> Emit:
         dtype, alpha = _spec(node).dtype, _argument(node, 2, "alpha", 1)
         if alpha != 1:
             b = trace.step("mul", (b, alpha), dtype)  # type: ignore[assignment]
-        return trace.step(op, (a, b), dtype)
+        name = ON_BOOLS.get(op, op) if dtype == torch.bool else op
+        return trace.step(name, (a, b), dtype)
 
     return emit
 
@@ -179,9 +183,9 @@ def power(trace: ChainTrace, node: Node) -> Ref:
     """``pow(x, number)``; squares and cubes by multiplication."""
     x, exponent = node.args[:2]
     dtype = _spec(node).dtype
-    if exponent == 2:  # noqa: PLR2004 - the square
+    if exponent == 2:
         return trace.step("mul", (x, x), dtype)
-    if exponent == 3:  # noqa: PLR2004 - the cube
+    if exponent == 3:
         return trace.step("mul", (trace.step("mul", (x, x), dtype), x), dtype)
     named = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}.get(exponent)  # type: ignore[arg-type]
     return trace.step(named, (x,), dtype) if named else trace.step("pow", (x, exponent), dtype)
@@ -231,12 +235,33 @@ def floats(node: Node) -> str | None:
     return _dtype_reason(node, FLOATS)
 
 
+def supported(op: str) -> Callable[[Node], str | None]:
+    """Floats that ``op`` is right for: polynomials are fitted for f32 (halves compute in it)."""
+
+    def accept(node: Node) -> str | None:
+        if op not in ARITHMETIC and _spec(node).dtype == torch.float64:
+            return f"{op} of float64 has no kernel"
+        return floats(node)
+
+    return accept
+
+
 def numbers(node: Node) -> str | None:
     """Results in any dtype but bool, from numbers that fit the code."""
     for argument in (*node.args, *node.kwargs.values()):
         if isinstance(argument, Node) and not isinstance(argument.meta["spec"], TensorSpec):
             return "an operand is a size that changes"
     return _dtype_reason(node, NUMBERS)
+
+
+def arithmetic(op: str) -> Callable[[Node], str | None]:
+    """Numbers, and bools where ``op`` has a meaning for them."""
+
+    def accept(node: Node) -> str | None:
+        is_logic = op in ON_BOOLS and _spec(node).dtype == torch.bool
+        return None if is_logic else numbers(node)
+
+    return accept
 
 
 def anything(node: Node) -> str | None:
@@ -249,6 +274,8 @@ def division(node: Node) -> str | None:
     divisor = node.args[1]
     if _spec(node).dtype not in FLOATS and (isinstance(divisor, Node) or divisor == 0):
         return "integer division by a tensor may meet a zero"
+    if node.kwargs.get("rounding_mode") == "floor" and _spec(node).dtype == torch.float64:
+        return "floor division of float64 has no kernel"
     return numbers(node)
 
 
@@ -300,9 +327,9 @@ def _row(op: Any, emit: Emit, accept: Callable[[Node], str | None] = anything) -
 
 
 ROWS: tuple[Row, ...] = (
-    *(_row(op, unary(name), floats) for op, name in UNARY.items()),
+    *(_row(op, unary(name), supported(name)) for op, name in UNARY.items()),
     *(_row(op, unary(name), numbers) for op, name in UNARY_NUMBERS.items()),
-    *(_row(op, binary(name), numbers) for op, name in BINARY.items()),
+    *(_row(op, binary(name), arithmetic(name)) for op, name in BINARY.items()),
     *(_row(op, compare(name)) for name, ops in COMPARE.items() for op in ops),
     *(_row(op, bitwise(name)) for op, name in BITWISE.items()),
     *(_row(op, logical(name)) for op, name in LOGICAL.items()),
@@ -312,14 +339,14 @@ ROWS: tuple[Row, ...] = (
     _row(aten.div.Tensor_mode, divide, division),
     _row(aten.clamp.default, clamp, numbers),
     _row(aten.hardtanh.default, clamp, floats),
-    _row(aten.gelu.default, gelu, floats),
+    _row(aten.gelu.default, gelu, supported("gelu")),
     _row(aten.leaky_relu.default, leaky_relu, floats),
-    _row(aten.elu.default, elu, floats),
-    _row(aten.softplus.default, softplus, floats),
-    _row(aten.pow.Tensor_Scalar, power, floats),
+    _row(aten.elu.default, elu, supported("elu")),
+    _row(aten.softplus.default, softplus, supported("softplus")),
+    _row(aten.pow.Tensor_Scalar, power, supported("pow")),
     _row(aten.where.self, where),
     _row(aten.masked_fill.Scalar, masked_fill),
     _row(aten.masked_fill.Tensor, masked_fill),
-    _row(aten._to_copy.default, cast),  # noqa: SLF001 - the operator's name
+    _row(aten._to_copy.default, cast),
     _row(aten.clone.default, cast),
 )

@@ -101,7 +101,7 @@ def vector_norm(ctx: Lowering, group: Group) -> None:
 
 
 def variance(ctx: Lowering, group: Group) -> None:
-    """``var(x, dims, correction=c, keepdim)``: the mean, then the squared distances from it."""
+    """``var(x, dims, correction=c, keepdim)``, ``std``: the mean, then the squared distances from it."""
     node = group.output
     value, dims = _operand(ctx, node)
     target = ctx.output(node)
@@ -118,7 +118,9 @@ def variance(ctx: Lowering, group: Group) -> None:
     reduce(ctx, "sum", same, away, dims, total)
     count: Any = product(tuple(value.shape[d] for d in dims))
     divisor = float(max(count - _correction(node), 0))
-    scale = (Step("div", (0, Const(divisor)), "f32"),)
+    scale: tuple[Step, ...] = (Step("div", (0, Const(divisor)), "f32"),)
+    if node.target is aten.std.correction:
+        scale += (Step("sqrt", (1,), "f32"),)
     apply(ctx, Chain(both[:1], scale), [total], kept)
 
 
@@ -301,5 +303,6 @@ ROWS: tuple[Row, ...] = (
     Row(aten.argmin.default, "reduce", accept_place, arg_extreme("min")),
     Row(aten.linalg_vector_norm.default, "reduce", accept_norm, vector_norm),
     Row(aten.var.correction, "reduce", accept_variance, variance),
+    Row(aten.std.correction, "reduce", accept_variance, variance),
     Row(aten.cumsum.default, "reduce", accept_cumsum, cumsum),
 )
