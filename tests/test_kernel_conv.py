@@ -67,8 +67,13 @@ CASES = [
 ]
 
 
-def units_of(case: Case, spec: Conv, lanes: int, pixels: int, batch: int, panels_a_unit: int):
-    vectors = math.ceil(case.outputs / case.groups / lanes)
+def vectors_of(case: Case, isa) -> int:
+    """Output vectors a group, in whole blocks: padding lanes are written too."""
+    blocks = math.ceil(case.outputs / case.groups / isa.block)
+    return blocks * isa.block // isa.lanes(f32)
+
+
+def units_of(case: Case, spec: Conv, vectors: int, pixels: int, batch: int, panels_a_unit: int):
     panels = math.ceil(vectors / spec.tile[1]) * case.groups
     return math.ceil(panels / panels_a_unit) * batch * (pixels // spec.tile[0])
 
@@ -108,15 +113,15 @@ def run(isa, case: Case, tile, x, weight, chain=ACCUMULATOR, merged=True, **oper
             extra |= {f"e{i}": operand.pointer, **operand.strides(f"e{i}")}
             extra.pop(f"e{i}_row")
     batch, taps = 1 if merged else n, case.planar or 1
-    panels = 1 + case.splits % 2
-    run_kernel(spec, isa, units_of(case, spec, isa.lanes(f32), table.shape[1], batch, panels),
+    panels, vectors = 1 + case.splits % 2, vectors_of(case, isa)
+    run_kernel(spec, isa, units_of(case, spec, vectors, table.shape[1], batch, panels),
                case.splits, x=x_memory, x_batch=x_batch, x_block=x_block,
                tap_row=case.dilation[0] * x_row, tap_column=case.dilation[1] * x_pixel * taps,
                w=PackConv(case.groups, isa.block, c_in, tile[1] * isa.lanes(f32))(weight),
                y=y.pointer, y_batch=y_batch, y_block=y_block, table=table, batch=batch,
                pixels=table.shape[1], channels=outputs, groups=case.groups,
                in_blocks=-(-case.inputs // case.groups // c_in),
-               out_vectors=-(-outputs // case.groups // isa.lanes(f32)),
+               out_vectors=vectors,
                kernel_h=case.kernel[0], kernel_w=case.kernel[1] // taps,
                chunk=2, panels_a_unit=panels, tiles_a_block=3, prefetch=case.splits % 2,
                **extra)  # fmt: skip

@@ -68,10 +68,10 @@ class Conv(KernelSpec):
 
     ``table``: rows of ``pixels`` i32 (a multiple of the tile's pixels, the last pixel repeated):
     byte offsets of every output pixel in x, in y, and in each "full" operand of the epilogue.
-    ``in_blocks`` input blocks and ``out_vectors`` output vectors a group; ``tap_row``,
-    ``tap_column``: bytes of x between taps. Sums of ``chunk`` input blocks at a time are added
-    late: no slower, 3 to 10 times more accurate; y holds them meanwhile, so it must not be an
-    operand's memory, nor other than f32 unless ``chunk`` is all.
+    ``in_blocks`` input blocks, ``out_vectors`` output vectors (of whole blocks) a group;
+    ``tap_row``, ``tap_column``: bytes of x between taps. Sums of ``chunk`` input blocks at a time
+    are added late: no slower, 3 to 10 times more accurate; y holds them meanwhile, so it must not
+    be an operand's memory, nor other than f32 unless ``chunk`` is all.
     ``prefetch`` (0 or 1) fetches the weights of the next panel during this one.
 
     Units: ceil(panels * groups / panels_a_unit) * batch * (pixels / tile), where
