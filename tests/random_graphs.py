@@ -47,15 +47,17 @@ class Input:
     def make(self) -> Tensor:
         """The tensor; the same at every call."""
         generator = torch.Generator().manual_seed(self.seed)
-        return LAYOUTS[self.layout](self.shape, lambda shape: self._values(shape, generator))
+        return LAYOUTS[self.layout](self._values(generator))
 
-    def _values(self, shape: Shape, generator: torch.Generator) -> Tensor:
+    def _values(self, generator: torch.Generator) -> Tensor:
         if self.dtype == BOOL:
-            return torch.rand(shape, generator=generator) < 0.5
+            return torch.rand(self.shape, generator=generator) < 0.5
         if self.dtype != FLOAT:
             low = 0 if self.from_zero else -self.limit
-            return torch.randint(low, self.limit, shape, generator=generator, dtype=self.dtype)
-        x = torch.randn(shape, generator=generator)
+            return torch.randint(
+                low, self.limit, self.shape, generator=generator, dtype=self.dtype
+            )
+        x = torch.randn(self.shape, generator=generator)
         if self.special and x.numel():
             count = min(3, x.numel())
             places = torch.randint(0, x.numel(), (count,), generator=generator)
@@ -64,34 +66,36 @@ class Input:
         return x
 
 
-def _transposed(shape: Shape, make: Callable[[Shape], Tensor]) -> Tensor:
-    return make(shape[::-1]).permute(*range(len(shape))[::-1]) if shape else make(shape)
+def _transposed(x: Tensor) -> Tensor:
+    order = tuple(range(x.ndim))[::-1]
+    return x.permute(order).contiguous().permute(order)
 
 
-def _stepped(shape: Shape, make: Callable[[Shape], Tensor]) -> Tensor:
-    return make((*shape[:-1], shape[-1] * 2))[..., ::2] if shape else make((3,))[1]
+def _stepped(x: Tensor) -> Tensor:
+    return torch.stack([x, x], -1)[..., 0]
 
 
-def _offset(shape: Shape, make: Callable[[Shape], Tensor]) -> Tensor:
-    return make((shape[0] + 1, *shape[1:]))[1:] if shape else make((3,))[2]
+def _offset(x: Tensor) -> Tensor:
+    return torch.cat([x[:1], x])[min(1, len(x)) :] if x.ndim else torch.stack([x, x])[1]
 
 
-def _expanded(shape: Shape, make: Callable[[Shape], Tensor]) -> Tensor:
-    return make((1, *shape[1:])).expand(shape) if shape else make(shape)
+def _expanded(x: Tensor) -> Tensor:
+    return x[:1].expand(x.shape) if x.ndim and len(x) else x
 
 
-def _channels_last(shape: Shape, make: Callable[[Shape], Tensor]) -> Tensor:
-    return make((shape[0], *shape[2:], shape[1])).movedim(-1, 1) if len(shape) > 2 else make(shape)
+def _channels_last(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.ndim > 2 else x
 
 
-LAYOUTS: dict[str, Callable[[Shape, Callable[[Shape], Tensor]], Tensor]] = {
-    "contiguous": lambda shape, make: make(shape),
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
     "transposed": _transposed,
     "stepped": _stepped,
     "offset": _offset,
     "expanded": _expanded,
     "channels_last": _channels_last,
 }
+"""Memory of a contiguous tensor arranged in other ways (``expanded`` repeats its first row)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,294 @@
+"""The table of operators: one case or more for each row of ``torch_aio.plan.rows.ROWS``.
+
+A case is a function of tensors and weights; ``inputs(n)`` makes the tensors, ``n`` being the size
+that varies between calls (0 and 1 included).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator with one choice of arguments."""
+
+    name: str
+    apply: Callable[..., Tensor]
+    inputs: Callable[[int], tuple[Tensor, ...]]
+    weights: tuple[tuple[int, ...], ...] = ()
+    least: int = 0  # the smallest n that eager takes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def floats(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def integers(*shape: int, limit: int = 9) -> Tensor:
+    return torch.randint(0, limit, shape)
+
+
+def mask(*shape: int) -> Tensor:
+    return torch.rand(shape) < 0.5
+
+
+def row(n: int) -> tuple[Tensor]:
+    return (floats(n, 17),)
+
+
+def positive(n: int) -> tuple[Tensor]:
+    return (floats(n, 17).abs() + 0.5,)
+
+
+def whole(n: int) -> tuple[Tensor]:
+    return (integers(n, 17) - 4,)
+
+
+def pair(n: int) -> tuple[Tensor, Tensor]:
+    return floats(n, 17), floats(17)
+
+
+def cube(n: int) -> tuple[Tensor]:
+    return (floats(2, n, 17),)
+
+
+def planes(n: int) -> tuple[Tensor]:
+    return (floats(n, 20, 9, 7),)
+
+
+def lines(n: int) -> tuple[Tensor]:
+    return (floats(n, 20, 19),)
+
+
+def heads(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return floats(2, 3, n, 16), floats(2, 3, 9, 16), floats(2, 3, 9, 16)
+
+
+def unary(*names: str, inputs: Any = row) -> tuple[Case, ...]:
+    """``torch.name(x)`` or ``F.name(x)``."""
+    return tuple(
+        Case(name, getattr(torch, name, None) or getattr(F, name), inputs) for name in names
+    )
+
+
+ELEMENTWISE: tuple[Case, ...] = (
+    *unary(*"relu sigmoid tanh exp exp2 expm1 erf sin cos neg abs sign floor ceil trunc".split()),
+    *unary(*"round isnan isinf silu gelu hardswish hardsigmoid mish leaky_relu elu".split()),
+    *unary(*"softplus hardtanh relu6 selu hardshrink logsigmoid clone".split()),
+    *unary(*"log log2 log10 log1p sqrt rsqrt reciprocal".split(), inputs=positive),
+    *unary(*"add sub mul div maximum minimum eq ne lt le gt ge".split(), inputs=pair),
+    *unary(*"abs neg sign".split(), inputs=whole),
+    *unary("bitwise_not", inputs=whole),
+    *unary("logical_not", "bitwise_not", inputs=lambda n: (mask(n, 17),)),
+    *unary(
+        *"logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor".split(),
+        inputs=lambda n: (mask(n, 17), mask(17)),
+    ),
+    *unary(
+        *"bitwise_and bitwise_or bitwise_xor".split(),
+        inputs=lambda n: (integers(n, 17), integers(n, 1)),
+    ),
+    Case("bits of a number", lambda x: ((x & 3) | 8) ^ 5, whole),
+    Case("gelu tanh", lambda x: F.gelu(x, approximate="tanh"), row),
+    Case("numbers", lambda x: (2 - (x + 1.5)) * 3 / 7, row),
+    Case("compare numbers", lambda x: (x < 1) | (x >= 2) | (x == 0.5) | ((x > 3) & (x <= 5)), row),
+    Case("not equal", lambda x: x != 2, whole),
+    Case("add alpha", lambda a, b: torch.add(a, b, alpha=2), pair),
+    Case("mixed dtypes", lambda a, b: a * b + 1, lambda n: (integers(n, 17), floats(n, 1))),
+    Case("integer sums", lambda a, b: a * b - a, lambda n: (integers(n, 17), integers(17))),
+    Case("int32 and int64", lambda a, b: a + b, lambda n: (integers(n, 17).int(), integers(17))),
+    Case("bool and float", lambda a, b: a + b, lambda n: (mask(n, 17), floats(17))),
+    Case("true division", lambda x: x / 3, whole),
+    Case("floor division", lambda x: x // 3, whole),
+    Case("trunc division", lambda x: torch.div(x, 3, rounding_mode="trunc"), whole),
+    Case("floor of floats", lambda x: torch.div(x, 2.0, rounding_mode="floor"), row),
+    Case("clamp", lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0) + x.clamp(max=0), row),
+    Case("powers", lambda x: x**2 + x**3 + x**0.5 + x**-1 + x**-0.5 + x**1.7, positive),
+    Case("where", lambda m, a, b: torch.where(m, a, b), lambda n: (mask(n, 1), *pair(n))),
+    Case("where number", lambda m, a: torch.where(m, a, 0.0), lambda n: (mask(17), *row(n))),
+    Case("masked_fill", lambda x, m: x.masked_fill(m, -1e9), lambda n: (*row(n), mask(n, 17))),
+    Case("masked_fill tensor", lambda x, m, v: x.masked_fill(m, v),
+         lambda n: (*row(n), mask(n, 17), floats())),
+    Case("cast", lambda x: x.long().float() + x.int() + x.bool(), row),
+    Case("cast integers", lambda x: x.float().to(torch.int32), whole),
+    Case("scalars", lambda x, y: torch.tanh(x * y) + 1, lambda n: (floats(), floats())),
+    Case("four dimensions", lambda a, b: a * b, lambda n: (floats(n, 3, 5, 9), floats(3, 1, 9))),
+)  # fmt: skip
+
+VIEWS: tuple[Case, ...] = (
+    Case("view", lambda x: x.reshape(-1) + 1, row),
+    Case("reshape of a transpose", lambda x: x.transpose(0, 1).reshape(-1) * 2, row),
+    Case("split a dimension", lambda x: x.unflatten(1, (17, 1)).mul(2).flatten(1) + 1, row),
+    Case("flatten", lambda x: x.flatten(1) + 1, cube),
+    Case("unsqueeze", lambda x: x.unsqueeze(1) * x, row),
+    Case("squeeze", lambda x: x.squeeze(1) + 1, lambda n: (floats(n, 1, 5),)),
+    Case("squeeze all", lambda x: x.squeeze() + 1, lambda n: (floats(3, 1, 5),)),
+    Case("permute", lambda x: x.permute(2, 0, 1) + 1, cube),
+    Case("transpose", lambda x: x.transpose(-1, 0) * 2, cube),
+    Case("t", lambda x: x.t() * 2, row),
+    Case("expand", lambda x: x.expand(4, -1, -1) + 1, lambda n: (floats(1, n, 5),)),
+    Case("slice", lambda x: x[:, 2:-1:3] + 1, row),
+    Case("slices", lambda x: x[-3:, -100:100:2] + 1, row),
+    Case("slice of n", lambda x: x[1:] + 1, row),
+    Case("select", lambda x: x[:, -2] + x[:, 0], row),
+    Case("chunks", lambda x: x.chunk(3, -1)[1] + x.split(6, -1)[0], row),
+    Case("detach", lambda x: x.detach() + 1, row),
+)
+
+PRODUCTS: tuple[Case, ...] = (
+    Case("linear", F.linear, row, ((40, 17), (40,))),
+    Case("linear rows", F.linear, lambda n: (floats(2, n, 17),), ((5, 17),)),
+    Case("linear vector", lambda x, w: F.linear(x, w), lambda n: (floats(17),), ((40, 17),)),
+    Case("linear gelu", lambda x, w, b: F.gelu(F.linear(x, w, b)) + 1, row, ((33, 17), (33,))),
+    Case("matmul", torch.matmul, row, ((17, 9),)),
+    Case("matmul values", torch.matmul, lambda n: (floats(n, 17), floats(17, n))),
+    Case("matmul batches", torch.matmul, lambda n: (floats(2, 3, n, 8), floats(3, 8, 17))),
+    Case("matmul transposed", lambda a, b: a @ b.transpose(-1, -2),
+         lambda n: (floats(2, n, 8), floats(2, 9, 8))),
+    Case("mm", torch.mm, lambda n: (floats(n, 16), floats(16, 33))),
+    Case("bmm", torch.bmm, lambda n: (floats(n, 3, 16), floats(n, 16, 5))),
+    Case("mv", torch.mv, lambda n: (floats(n, 16), floats(16))),
+    Case("vector times matrix", torch.matmul, lambda n: (floats(16), floats(16, n))),
+    Case("dot", torch.dot, lambda n: (floats(17), floats(17))),
+    Case("addmm", lambda x, b, w: torch.addmm(b, x, w, beta=2, alpha=0.5), row, ((9,), (17, 9))),
+    Case("baddbmm", torch.baddbmm, lambda n: (floats(2, n, 5), floats(2, n, 9), floats(2, 9, 5))),
+    Case("einsum", lambda a, b: torch.einsum("bij,bkj->bik", a, b),
+         lambda n: (floats(2, n, 8), floats(2, 9, 8))),
+)  # fmt: skip
+
+
+def conv2d(**options: Any) -> Callable[..., Tensor]:
+    return lambda x, w, *b: F.conv2d(x, w, *b, **options)
+
+
+CONVOLUTIONS: tuple[Case, ...] = (
+    Case("conv2d 3x3", conv2d(padding=1), planes, ((17, 20, 3, 3), (17,))),
+    Case("conv2d 1x1", conv2d(), planes, ((33, 20, 1, 1),)),
+    Case("conv2d stride", conv2d(stride=2, padding=(2, 1)), planes, ((8, 20, 5, 3), (8,))),
+    Case("conv2d dilation", conv2d(dilation=2, padding=2), planes, ((8, 20, 3, 3),)),
+    Case("conv2d groups", conv2d(groups=4, padding=1), planes, ((8, 5, 3, 3), (8,))),
+    Case("conv2d depthwise", conv2d(groups=20, padding=1), planes, ((20, 1, 3, 3), (20,))),
+    Case("conv2d multiplier", conv2d(groups=20), planes, ((40, 1, 3, 3),)),
+    Case("conv2d same", conv2d(padding="same"), planes, ((8, 20, 3, 3), (8,))),
+    Case("conv2d first layer", conv2d(stride=2, padding=3), lambda n: (floats(n, 3, 19, 21),),
+         ((16, 3, 7, 7), (16,))),
+    Case("conv2d relu", lambda x, w, b: F.conv2d(x, w, b, padding=1).relu(), planes,
+         ((20, 20, 3, 3), (20,))),
+    Case("conv2d residual", lambda x, w: (F.conv2d(x, w, padding=1) + x).relu(), planes,
+         ((20, 20, 3, 3),)),
+    Case("conv1d", lambda x, w, b: F.conv1d(x, w, b, 2, 1), lines, ((9, 20, 3), (9,))),
+    Case("conv1d depthwise", lambda x, w: F.conv1d(x, w, None, 1, 2, 1, 20), lines, ((20, 1, 5),)),
+    Case("conv1d same", lambda x, w: F.conv1d(x, w, padding="same"), lines, ((9, 20, 3),)),
+    Case("conv1d long", lambda x, w: F.conv1d(x, w, stride=4), lambda n: (floats(1, 1, n + 10),),
+         ((9, 1, 10),)),
+    Case("convolution", lambda x, w: torch.convolution(
+            x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+         planes, ((8, 20, 3, 3),)),
+    Case("batch_norm", lambda x, m, v: F.batch_norm(x, m, v.abs() + 1), planes, ((20,), (20,))),
+    Case("conv2d batch_norm", lambda x, w, m, v: F.batch_norm(F.conv2d(x, w), m, v.abs() + 1),
+         planes, ((16, 20, 3, 3), (16,), (16,))),
+)  # fmt: skip
+
+POOLS: tuple[Case, ...] = (
+    Case("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), planes),
+    Case("max_pool2d ceil", lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), planes),
+    Case("max_pool2d dilated", lambda x: F.max_pool2d(x, 3, 1, 1, 2), planes),
+    Case("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1), planes),
+    Case("avg_pool2d bare", lambda x: F.avg_pool2d(
+        x, 3, 2, 1, ceil_mode=True, count_include_pad=False), planes),
+    Case("adaptive_avg_pool2d", lambda x: F.adaptive_avg_pool2d(x, (1, 1)), planes),
+    Case("adaptive_avg_pool2d 4x3", lambda x: F.adaptive_avg_pool2d(x, (4, 3)), planes),
+    Case("max_pool1d", lambda x: F.max_pool1d(x, 3, 2), lines),
+    Case("avg_pool1d", lambda x: F.avg_pool1d(x, 3, 2, 1), lines),
+    Case("adaptive_avg_pool1d", lambda x: F.adaptive_avg_pool1d(x, 5), lines),
+)  # fmt: skip
+
+ROWWISE: tuple[Case, ...] = (
+    Case("softmax", lambda x: x.softmax(-1), cube),
+    Case("softmax inner", lambda x: x.softmax(0), cube),
+    Case("softmax n", lambda x: x.softmax(1), cube),
+    Case("log_softmax", lambda x: x.log_softmax(-1), cube),
+    Case("layer_norm", lambda x, w, b: F.layer_norm(x, (17,), w, b), row, ((17,), (17,))),
+    Case("layer_norm bare", lambda x: F.layer_norm(x, (17,)) * 2, row),
+    Case("layer_norm planes", lambda x: F.layer_norm(x, (9, 7)), planes),
+    Case("rms_norm", lambda x, w: F.rms_norm(x, (17,), w, 1e-6), row, ((17,),)),
+)
+
+REDUCTIONS: tuple[Case, ...] = (
+    *(
+        Case(f"{name} {dims or 'all'}", lambda x, f=name, d=dims: getattr(x, f)(*d), cube, least=1)
+        for name in ("sum", "mean", "amax", "amin")
+        for dims in ((), (0,), (1,), (-1,), ((0, 2), True))
+    ),
+    Case("max values", lambda x: x.max(-1)[0] + x.min(-1).values, cube),
+    Case("max of all", lambda x: x.max() - x.min(), cube, least=1),
+    Case("sum of integers", lambda x: x.sum(0) + x.sum(), whole),
+    Case("sum of a mask", lambda x: x.sum(-1), lambda n: (mask(n, 17),)),
+    Case("prod", lambda x: x.prod(-1) + x.prod(), lambda n: (floats(n, 3) * 0.3,)),
+    Case("any", lambda x: (x > 1).any(-1) | (x > 2).any(), row),
+    Case("all", lambda x: (x > -1).all(0) & (x > -9).all(), row),
+    Case("all of dims", lambda x: (x > -1).all((0, 2)), cube),
+    Case("any of dims", lambda x: (x > 1).any((0, 2)), cube),
+    Case("argmax", lambda x: x.argmax(-1) + x.argmin(-1), row),
+    Case("norm", lambda x: torch.linalg.vector_norm(x, 2, -1), cube),
+    Case("var", lambda x: x.var(-1) + x.var((0, 1), correction=0).sum(), cube, least=2),
+    Case("cumsum", lambda x: x.cumsum(-1) + x.cumsum(0), row),
+    Case("pooled mean", lambda x: x.mean((2, 3)), planes),
+)
+
+ATTENTION: tuple[Case, ...] = (
+    Case("sdpa", F.scaled_dot_product_attention, heads),
+    Case("sdpa mask", lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
+         lambda n: (*heads(n), mask(2, 1, 1, 9) | (torch.arange(9) == 0))),
+    Case("sdpa float mask", lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
+         lambda n: (*heads(n), floats(n, 9))),
+    Case("sdpa causal", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+         lambda n: (floats(1, 2, n, 8),) * 1 + (floats(1, 2, n, 8), floats(1, 2, n, 8))),
+    Case("sdpa scale", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=0.3), heads),
+    Case("sdpa grouped", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+         lambda n: (floats(1, 4, n, 16), floats(1, 2, 9, 16), floats(1, 2, 9, 16))),
+    Case("spelled out", lambda q, k, v: (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v, heads),
+)  # fmt: skip
+
+INDICES: tuple[Case, ...] = (
+    Case("embedding", lambda i, w: F.embedding(i, w), lambda n: (integers(n, 5),), ((9, 33),)),
+    Case("embedding int32", lambda i, w: F.embedding(i, w), lambda n: (integers(n).int(),),
+         ((9, 8),)),
+    Case("index_select", lambda x, i: torch.index_select(x, 1, i), lambda n: (*cube(9), integers(n))),
+    Case("index", lambda x, i: x[i], lambda n: (floats(9, 17), integers(n) - 4)),
+    Case("index second", lambda x, i: x[:, i], lambda n: (*cube(9), integers(n, 2))),
+    Case("index both", lambda x, i, j: x[i, j],
+         lambda n: (floats(9, 17), integers(n), integers(n, limit=17))),
+    Case("gather", lambda x, i: x.gather(1, i), lambda n: (floats(n, 9), integers(n, 5))),
+    Case("cat", lambda a, b: torch.cat([a, b, a], 1), lambda n: (floats(n, 3), floats(n, 17))),
+    Case("cat n", lambda a, b: torch.cat([a, b]), lambda n: (floats(n, 17), floats(3, 17))),
+    Case("cat channels", lambda x: F.relu(torch.cat([F.max_pool2d(x, 3, 1, 1), x], 1)), planes),
+    Case("stack", lambda a, b: torch.stack([a, b], 1), lambda n: (floats(n, 17), floats(n, 17))),
+    Case("pad", lambda x: F.pad(x, (1, 2, 0, 3), value=0.5), cube),
+    Case("flip", lambda x: x.flip(0, 2), cube),
+    Case("repeat", lambda x: x.repeat(2, 1, 3), cube),
+    Case("arange", lambda x: x + torch.arange(x.shape[1], dtype=torch.float32)[:, None], cube),
+    Case("full", lambda x: x + torch.full((x.shape[1], 1), 2.5), cube),
+)  # fmt: skip
+
+FAMILIES: dict[str, tuple[Case, ...]] = {
+    "elementwise": ELEMENTWISE,
+    "view": VIEWS,
+    "product": PRODUCTS,
+    "convolution": CONVOLUTIONS,
+    "pool": POOLS,
+    "rowwise": ROWWISE,
+    "reduction": REDUCTIONS,
+    "attention": ATTENTION,
+    "index": INDICES,
+}
+CASES: tuple[Case, ...] = tuple(case for cases in FAMILIES.values() for case in cases)
