@@ -9,7 +9,8 @@ import torch
 from torch.fx import Node
 
 from torch_aio.ir.spec import TensorSpec
-from torch_aio.plan.families.elementwise import FLOATS, Emit, lower, numbers, supported
+from torch_aio.plan.families.dtypes import FLOATS, numbers, supported
+from torch_aio.plan.families.elementwise import Emit, lower
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref
 

@@ -11,10 +11,10 @@ from torch.fx import Node
 from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import ceil_div, product
-from torch_aio.kernels.chain import DTYPES, Chain, Const, Input, Step
+from torch_aio.kernels.chain import DTYPES, Chain, Input, Step
 from torch_aio.kernels.gather import CumsumSpec
 from torch_aio.kernels.reduce import ArgReduceSpec, ColumnReduceSpec, RowReduceSpec, columns
-from torch_aio.plan.families.copies import apply, copy
+from torch_aio.plan.families.copies import copy
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.row_views import as_rows
@@ -33,10 +33,10 @@ def reduction(op: str) -> Any:
 
     def lower(ctx: Lowering, group: Group) -> None:
         node = group.output
-        value, dims = _operand(ctx, node)
+        value, dims = operand(ctx, node)
         target = ctx.output(node)
         prologue = _prologue(op, value.dtype, node.meta["spec"].dtype)
-        reduce(ctx, op, prologue, value, dims, _kept(target, value, dims))
+        reduce(ctx, op, prologue, value, dims, kept_of(target, value, dims))
 
     return lower
 
@@ -88,47 +88,6 @@ def _columns(
     return True
 
 
-def vector_norm(ctx: Lowering, group: Group) -> None:
-    """``linalg_vector_norm(x, 2, dims, keepdim)``: the root of a sum of squares."""
-    node = group.output
-    value, dims = _operand(ctx, node, position=2)
-    target = ctx.output(node)
-    square = Chain((Input("f32", "full"),), (Step("mul", (0, 0), "f32"),))
-    kept = _kept(target, value, dims)
-    total = ctx.temporary(kept.shape, target.dtype)
-    reduce(ctx, "sum", square, value, dims, total)
-    apply(ctx, Chain((Input("f32", "full"),), (Step("sqrt", (0,), "f32"),)), [total], kept)
-
-
-def variance(ctx: Lowering, group: Group) -> None:
-    """``var(x, dims, correction=c, keepdim)``, ``std``: the mean, then the squared distances from it."""
-    node = group.output
-    value, dims = _operand(ctx, node)
-    target = ctx.output(node)
-    ones = tuple(1 if d in dims else s for d, s in enumerate(value.shape))
-    mean = ctx.temporary(ones, target.dtype)
-    same = Chain((Input("f32", "full"),))
-    reduce(ctx, "mean", same, value, dims, _kept(mean, value, dims))
-    away = ctx.temporary(value.shape, target.dtype)
-    both = (Input("f32", "full"), Input("f32", "full"))
-    steps = (Step("sub", (0, 1), "f32"), Step("mul", (2, 2), "f32"))
-    apply(ctx, Chain(both, steps), [value, mean], away)
-    kept = _kept(target, value, dims)
-    total = ctx.temporary(kept.shape, target.dtype)
-    reduce(ctx, "sum", same, away, dims, total)
-    count: Any = product(tuple(value.shape[d] for d in dims))
-    divisor = float(max(count - _correction(node), 0))
-    scale: tuple[Step, ...] = (Step("div", (0, Const(divisor)), "f32"),)
-    if node.target is aten.std.correction:
-        scale += (Step("sqrt", (1,), "f32"),)
-    apply(ctx, Chain(both[:1], scale), [total], kept)
-
-
-def _correction(node: Node) -> float:
-    given: Any = node.kwargs.get("correction")
-    return 1 if given is None else float(given)
-
-
 # ---- places of extremes, running sums -----------------------------------------------------
 
 
@@ -137,8 +96,8 @@ def arg_extreme(op: str) -> Any:
 
     def lower(ctx: Lowering, group: Group) -> None:
         node = group.output
-        value, dims = _operand(ctx, node)
-        target = _kept(ctx.output(node), value, dims)
+        value, dims = operand(ctx, node)
+        target = kept_of(ctx.output(node), value, dims)
         indices = ctx.temporary(target.shape, torch.int64)
         _extreme(ctx, op, value, dims, {"indices": indices})
         copy(ctx, indices, target)
@@ -188,7 +147,7 @@ def cumsum(ctx: Lowering, group: Group) -> None:
 # ---- operands -----------------------------------------------------------------------------
 
 
-def _operand(ctx: Lowering, node: Node, position: int = 1) -> tuple[Value, list[int]]:
+def operand(ctx: Lowering, node: Node, position: int = 1) -> tuple[Value, list[int]]:
     """The operand and the reduced dimensions, ascending; all where none are named."""
     source = node.args[0]
     assert isinstance(source, Node)
@@ -201,7 +160,7 @@ def _operand(ctx: Lowering, node: Node, position: int = 1) -> tuple[Value, list[
     return value, sorted({d % ndim for d in named}) if ndim else []
 
 
-def _kept(target: Value, value: Value, dims: list[int]) -> Value:
+def kept_of(target: Value, value: Value, dims: list[int]) -> Value:
     """The target without reduced dimensions, whether or not it has them as ones."""
     if len(target.shape) != len(value.shape):
         return target
@@ -261,25 +220,6 @@ def accept_place(node: Node) -> str | None:
     return accept_extreme(node)
 
 
-def accept_f32(node: Node) -> str | None:
-    """f32 throughout."""
-    dtypes = {_spec(node).dtype, _spec(node.args[0]).dtype}
-    return None if dtypes == {torch.float32} else "computed for float32 only"
-
-
-def accept_norm(node: Node) -> str | None:
-    """The Euclidean norm."""
-    order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
-    return accept_f32(node) if order == 2 else f"a vector norm of order {order} has no kernel"
-
-
-def accept_variance(node: Node) -> str | None:
-    """f32 over a number of elements that is known."""
-    if not all(isinstance(size, int) for size in _spec(node.args[0]).shape):
-        return "the variance of a size that changes has no kernel"
-    return accept_f32(node)
-
-
 def accept_cumsum(node: Node) -> str | None:
     """Not of half types, whose sums eager rounds in its own way."""
     return (
@@ -301,8 +241,5 @@ ROWS: tuple[Row, ...] = (
     *(Row(op, "reduce", accept_extreme, reduction(name)) for op, name in EXTREMES.items()),
     Row(aten.argmax.default, "reduce", accept_place, arg_extreme("max")),
     Row(aten.argmin.default, "reduce", accept_place, arg_extreme("min")),
-    Row(aten.linalg_vector_norm.default, "reduce", accept_norm, vector_norm),
-    Row(aten.var.correction, "reduce", accept_variance, variance),
-    Row(aten.std.correction, "reduce", accept_variance, variance),
     Row(aten.cumsum.default, "reduce", accept_cumsum, cumsum),
 )
