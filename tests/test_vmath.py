@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 from torch.nn import functional
 
 from kernel_runner import ISAS, run_kernel
+from torch_aio.codegen.isa import NEON
+from torch_aio.codegen.jit import Jit
 from torch_aio.codegen.vmath import COMPARISONS, OPS
 from torch_aio.kernels.chain import DTYPES, Chain, Const, Input, Step
 from torch_aio.kernels.elementwise import ElementwiseSpec
+from torch_aio.kernels.spec import generate
 
 SAMPLES = 1 << 14
 SPECIAL = torch.tensor([
@@ -227,6 +231,20 @@ def test_integer_division_by_a_tensor_or_zero_is_no_kernel():
         compute(ISAS[0], "floor_divide", a, a)
     with pytest.raises(TypeError, match="not a constant"):
         compute(ISAS[0], "remainder", a, consts=(0,))
+
+
+@pytest.mark.parametrize("isa", [NEON], ids=lambda isa: isa.name)
+def test_cross_compiled_code_calls_no_library(isa):
+    """What LLVM cannot do inline it would call by name, and the JIT finds no such name."""
+    compiler = Jit(isa, lambda _: None, lambda *_: None)
+    consts = {name: len(args) for name, (args, _) in PARAMETERS.items()} | dict.fromkeys(BINARY, 0)
+    for op in set(OPS) - {"where"}:
+        operands = 2 if op in BINARY or op in INTEGER else 1
+        dtype = "i32" if op.startswith("bit") else "f32"
+        args = (*range(operands), *(Const(1) for _ in range(consts.get(op, 0))))
+        chain = Chain((Input(dtype, "full"),) * operands, (Step(op, args, dtype),))
+        assembly = compiler.assembly(generate(ElementwiseSpec(chain, 1), isa))
+        assert not re.findall(r"\bbl\s+\S+", assembly), op
 
 
 def test_every_operation_has_a_test():
