@@ -16,7 +16,8 @@ from torch_aio.codegen.jit import Jit
 from torch_aio.kernels.spec import KernelSpec, generate
 
 _objects: dict[str, bytes] = {}
-ISAS = tuple(isa for name in ("avx512", "avx2", "neon") if (isa := isas.detect(cpu.features(), name)))
+NAMES = ("avx512", "avx2", "neon")
+ISAS = tuple(isa for name in NAMES if (isa := isas.detect(cpu.features(), name)))
 
 
 @lru_cache

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_aio.kernels.reorder import HaloZero
 from torch_aio.plan.memory import ALIGNMENT, lifetimes, phases, place
 from torch_aio.plan.value import Buffer, Step
+
+SPEC = HaloZero()
 
 
 def step(reads: list[Buffer], writes: list[Buffer]) -> Step:
@@ -56,16 +61,14 @@ def test_buffers_alive_together_never_overlap(layout: list[tuple[set[int], int]]
         assert offsets[x] + x.bytes <= total
         for y in spans:
             apart = spans[x][1] < spans[y][0] or spans[y][1] < spans[x][0]
-            disjoint = (
-                offsets[x] + x.bytes <= offsets[y] or offsets[y] + y.bytes <= offsets[x]
-            )
+            disjoint = offsets[x] + x.bytes <= offsets[y] or offsets[y] + y.bytes <= offsets[x]
             assert x is y or apart or disjoint
 
 
 def test_memory_is_reused_after_its_last_reader() -> None:
     """A chain of steps needs two buffers' worth of memory, not one each."""
     pool = [Buffer("arena", 1000, i) for i in range(6)]
-    steps = [step([a], [b]) for a, b in zip(pool, pool[1:], strict=False)]
+    steps = [step([a], [b]) for a, b in pairwise(pool)]
     phases(steps)
     _, total = place(lifetimes(steps), {})
     assert total <= 3 * 1024

@@ -40,7 +40,7 @@ class Params:
 
 @dataclass
 class Region:
-    """The inside of a loop or branch: ``i`` counts, ``v`` are carried, ``next`` the values after."""
+    """Inside of a loop or branch: ``i`` counts, ``v`` are carried, ``next`` the values after."""
 
     i: Value
     v: list[Value]
@@ -53,7 +53,7 @@ KERNEL = {"args": ptr, "bases": ptr, "begin": i64, "end": i64, "thread": i64}
 class Builder:
     """One function, by default a kernel ``void name(args, bases, begin, end, thread)``.
 
-    ``arguments`` are its values by name; ``begin``, ``end`` and ``thread`` of a kernel are attributes.
+    ``arguments`` are its values by name; a kernel's ``begin``, ``end``, ``thread`` are attributes.
     """
 
     def __init__(
@@ -227,7 +227,8 @@ class Builder:
         pick = Value(vec(i32, len(lanes)), _vector(i32, lanes))
         return self._value(
             vec(type_.scalar, len(lanes)),
-            f"shufflevector {type_.text} {a.text}, {type_.text} {other}, {pick.type.text} {pick.text}",
+            f"shufflevector {type_.text} {a.text}, {type_.text} {other}, "
+            f"{pick.type.text} {pick.text}",
         )
 
     def extract(self, vector: Value, lane: int) -> Value:

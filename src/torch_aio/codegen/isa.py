@@ -12,11 +12,11 @@ from torch_aio.codegen.types import Type, vec
 class Isa:
     """An instruction set.
 
-    ``width``: bits of a vector register; ``registers``: how many there are; ``block``: channels per
-    block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without which
-    its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x vectors
-    of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic`` and ``dot``
-    (int8 dot product: "", "vnni", "sdot") select inner products.
+    ``width``: bits of a vector register; ``registers``: how many there are; ``block``: channels in
+    a block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without
+    which its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x
+    vectors of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic``
+    and ``dot`` (int8 dot product: "", "vnni", "sdot") select inner products.
     """
 
     name: str
@@ -67,7 +67,11 @@ def detect(features: frozenset[str], name: str = "") -> Isa | None:
     machine = platform.machine()
     for isa in ISAS:
         architecture = isa.triple.split("-")[0]
-        if machine in _MACHINE[architecture] and isa.requires <= features and name in ("", isa.name):
+        if (
+            machine in _MACHINE[architecture]
+            and isa.requires <= features
+            and name in ("", isa.name)
+        ):
             return _extend(isa, features)
     return None
 

@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Type:
-    """A scalar (``lanes == 0``) or vector type; ``kind`` is f, bf, i or ptr, ``bits`` per element."""
+    """A scalar (``lanes == 0``) or vector type; ``kind`` is f, bf, i, ptr; ``bits`` an element."""
 
     kind: str
     bits: int

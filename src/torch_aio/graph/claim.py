@@ -1,5 +1,7 @@
 """Which nodes are ours: exactly one verdict a node, every refusal with its reason.
 
+For example:
+
     relu(x)          -> meta["verdict"] = Verdict("kernel")
     aten.fft_rfft(x) -> meta["verdict"] = Verdict("aten", "there is no kernel for aten.fft_rfft")
 """
@@ -21,9 +23,9 @@ from torch_aio.plan.rows import row_of
 class Verdict:
     """What became of a node.
 
-    ``kernel``: ours; ``view``: ours, another view of the same memory; ``constant``: computed when the
-    graph is compiled; ``size``: an integer; ``aten``: left to PyTorch for ``reason``; ``outside``: a
-    view of a network's result, which PyTorch makes.
+    ``kernel``: ours; ``view``: ours, another view of the same memory; ``constant``: computed when
+    the graph is compiled; ``size``: an integer; ``aten``: left to PyTorch for ``reason``;
+    ``outside``: a view of a network's result, which PyTorch makes.
     """
 
     kind: Literal["kernel", "view", "constant", "size", "aten", "outside"]

@@ -2,8 +2,8 @@
 
     conv2d(x, w)  ->  reorder(x, "blocked"); conv2d; meta["layout"] = "blocked"
 
-Every change of layout is an explicit ``aio.reorder`` node; elementwise operations take the layout of
-their operands.
+Every change of layout is an explicit ``aio.reorder`` node; elementwise operations take the layout
+of their operands.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ exactly the symbol values that give the same answers again.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -172,9 +173,7 @@ def evaluate(value: Int, env: Mapping[str, int]) -> int:
         return value
     total = 0
     for monomial, coefficient in value.terms:
-        for atom in monomial:
-            coefficient *= _evaluate_atom(atom, env)
-        total += coefficient
+        total += coefficient * math.prod(_evaluate_atom(atom, env) for atom in monomial)
     return total
 
 
@@ -276,6 +275,12 @@ def _evaluate_atom(atom: Atom, env: Mapping[str, int]) -> int:
     if atom.op == "symbol":
         return env[str(atom.args[0])]
     a, b = (evaluate(x, env) for x in atom.args if not isinstance(x, str))
-    return {"floordiv": operator.floordiv, "mod": operator.mod, "max": max, "min": min}[atom.op](
-        a, b
-    )
+    return _ARITHMETIC[atom.op](a, b)
+
+
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "max": max,
+    "min": min,
+}

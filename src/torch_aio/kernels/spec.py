@@ -10,7 +10,7 @@ from torch_aio.codegen.isa import Isa
 
 
 class KernelSpec(ABC):
-    """A kernel to be generated; subclasses are frozen dataclasses of what the inner loop unrolls."""
+    """A kernel to be generated: a frozen dataclass of what the inner loop unrolls."""
 
     params: ClassVar[Params]
 

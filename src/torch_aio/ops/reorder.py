@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-_library = torch.library.Library("aio", "FRAGMENT")  # noqa: TOR901 - lives as long as the process
+# Lives as long as the process.
+_library = torch.library.Library("aio", "FRAGMENT")
 _library.define("reorder(Tensor x, str layout) -> Tensor")
 
 

@@ -9,7 +9,8 @@ from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.plan.value import Value
 
 GRAIN = 16384
-"""Elements a work unit: 64 KiB of f32 a stream, a few microseconds, small beside a barrier (0.4 us)."""
+"""Elements a work unit: 64 KiB of f32 a stream, a few microseconds (a barrier takes 0.4)."""
+
 
 @dataclass(frozen=True)
 class IndexSpace:
@@ -34,6 +35,7 @@ class IndexSpace:
         if len(self.sizes) == 1:
             return across
         return product(self.sizes[:-2]) * ceil_div(self.sizes[-2], rows) * across
+
 
 def collapse(
     sizes: Sequence[Int], strides: Sequence[Sequence[Int]], *, keep_last: bool = False
@@ -62,6 +64,7 @@ def collapse(
         tuple(tuple(steps[i] for _, steps in kept) for i in range(len(strides))),
     )
 
+
 def plain_space(output: Value, inputs: Sequence[Value]) -> IndexSpace:
     """The space of plain operands of one shape; the innermost dimension is the output's densest."""
     order = sorted(
@@ -76,14 +79,16 @@ def plain_space(output: Value, inputs: Sequence[Value]) -> IndexSpace:
         [[value.byte_stride[d] for d in order] for value in operands],
     )
 
+
 def blocked_space(output: Value, inputs: Sequence[Value]) -> IndexSpace:
-    """The space of a blocked output [N, C/c, H, W, c]; operands blocked (whole or per channel) or scalar."""
+    """The space of a blocked output [N, C/c, H, W, c]; operands: blocked, per channel or scalar."""
     n, channels, *plane = output.shape
     height, width = plane if len(plane) == 2 else (1, plane[0])
     sizes = (n, ceil_div(channels, output.block), height, width, output.block)
     strides = [_blocked_strides(output, output.shape)]
     strides += [_blocked_strides(value, output.shape) for value in inputs]
     return collapse(sizes, strides)
+
 
 def _blocked_strides(value: Value, shape: tuple[Int, ...]) -> tuple[Int, ...]:
     if not value.block:
@@ -98,5 +103,3 @@ def _blocked_strides(value: Value, shape: tuple[Int, ...]) -> tuple[Int, ...]:
         0 if have[1] == 1 and want[1] != 1 else pixel,
         value.itemsize,
     )
-
-__all__ = ["GRAIN", "IndexSpace", "blocked_space", "collapse", "minimum", "plain_space"]

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 Layout = Literal["plain", "blocked", "any"]
 
 
-def always(node: Node) -> str | None:  # noqa: ARG001 - the signature of an accept function
+def always(node: Node) -> str | None:
     """Accept every node."""
     return None
 
 
-def no_halo(node: Node) -> tuple[int, int] | None:  # noqa: ARG001 - the signature of a halo function
+def no_halo(node: Node) -> tuple[int, int] | None:
     """Ask for no halo."""
     return None
 
 
-def is_blocked_eligible(node: Node) -> bool:  # noqa: ARG001 - signature
+def is_blocked_eligible(node: Node) -> bool:
     """Take the blocked layout for every node."""
     return True
 
@@ -37,7 +37,8 @@ class Row:
 
     One of three ways:
     ``lower(ctx, group)`` alone: kernel steps for the anchor ``group.anchor`` (with the chain fused
-    behind it where ``epilogue``), the result in ``ctx.output(group.output)`` or set by ``ctx.bind``;
+    behind it where ``epilogue``), the result in ``ctx.output(group.output)`` or set by
+    ``ctx.bind``;
     ``chain(trace, node)``: elementwise steps appended to a fused chain, whose ``lower`` then takes
     groups without an anchor;
     ``view(ctx, node)``: another view of the operand's memory, or what the family binds itself.

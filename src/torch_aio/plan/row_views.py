@@ -31,7 +31,8 @@ def operand_arguments(
 ) -> dict[str, Argument]:
     """The arguments of the operands 1.. of an epilogue (see ``kernels.rows``)."""
     arguments: dict[str, Argument] = {}
-    for n, (operand, value) in enumerate(zip(chain.inputs[1:], operands, strict=True), 1):
+    for n, (operand, given) in enumerate(zip(chain.inputs[1:], operands, strict=True), 1):
+        value = given
         row: Int = 0
         if operand.access == "full":
             value = as_rows(ctx, value, dims)

@@ -11,7 +11,7 @@ from torch_aio.ir.symbols import Int, product
 def reshaped(
     shape: Sequence[Int], stride: Sequence[Int], target: Sequence[Int]
 ) -> tuple[Int, ...] | None:
-    """The strides that show memory of ``shape`` and ``stride`` as ``target``; None: it needs a copy.
+    """The strides that show memory of ``shape`` and ``stride`` as ``target``; None: needs a copy.
 
     Runs of dimensions that lie together in memory are merged, then divided as ``target`` asks.
     """

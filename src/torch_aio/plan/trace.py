@@ -63,9 +63,7 @@ class ChainTrace:
 
     def step(self, op: str, args: tuple[Any, ...], dtype: torch.dtype) -> Ref:
         """Append ``op`` computed in ``dtype``; args are nodes, numbers or earlier results."""
-        refs = tuple(
-            a if isinstance(a, (Result, Operand, Const)) else self.value(a) for a in args
-        )
+        refs = tuple(a if isinstance(a, (Result, Operand, Const)) else self.value(a) for a in args)
         self.steps.append((op, refs, DTYPES[dtype]))
         return Result(len(self.steps) - 1)
 

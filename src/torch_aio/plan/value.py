@@ -16,8 +16,7 @@ BufferKind = Literal["input", "output", "constant", "arena", "error"]
 
 @dataclass(eq=False)
 class Buffer:
-    """A piece of memory of one call: an input, an output, a constant, a part of the arena,
-    or the word that a kernel reports an error in.
+    """A piece of memory of one call: input, output, constant, part of the arena, error word.
 
     ``bytes`` may hold symbols. ``index`` is the position among the buffers of its kind.
     """

@@ -17,8 +17,8 @@ class Bound:
     """A plan with numbers: immutable, shared by calls.
 
     ``blocks`` holds the argument blocks of all steps, ``starts`` where each begins (in i64 slots),
-    ``units`` its work units, ``barriers`` whether a barrier follows. ``outputs`` are shapes, strides
-    and dtypes. ``tables`` are constants that depend on sizes, by constant number.
+    ``units`` its work units, ``barriers`` whether a barrier follows. ``outputs`` are shapes,
+    strides and dtypes. ``tables`` are constants that depend on sizes, by constant number.
     """
 
     blocks: np.ndarray[Any, np.dtype[np.int64]]

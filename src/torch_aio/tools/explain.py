@@ -42,8 +42,9 @@ class Line:
 class Explanation:
     """The table of all nodes; printing it shows the table and the totals.
 
-    ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part at
-    run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and why.
+    ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part
+    at run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and
+    why.
     """
 
     lines: tuple[Line, ...]
@@ -86,8 +87,8 @@ class Explanation:
 def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanation:
     """Run ``model`` once on the inputs and tell, and print, what became of each of its nodes.
 
-    A module or function goes through torch.compile(backend="aio"); a frozen ScriptModule or anything
-    already compiled is called as it is.
+    A module or function goes through torch.compile(backend="aio"); a frozen ScriptModule or
+    anything already compiled is called as it is.
     """
     run = model
     if not isinstance(model, torch.jit.ScriptModule) and not _is_compiled(model):
@@ -98,7 +99,7 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
     networks = sum(len(v.networks) for graph in graphs for v in graph.variants[-1:])
     failures = tuple(f"{g.captured.name} fell back: {g.failure}" for g in graphs if g.failure)
     result = Explanation(tuple(lines), networks, failures)
-    print(result)  # noqa: T201 - what the function is for
+    print(result)
     return result
 
 
@@ -110,9 +111,7 @@ def _is_compiled(model: object) -> bool:
 
 def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
     kernels = {
-        step.label: step.spec.name
-        for item in variant.networks.values()
-        for step in item.plan.steps
+        step.label: step.spec.name for item in variant.networks.values() for step in item.plan.steps
     }
     order = {stage: i for i, stage in enumerate(sorted(variant.networks))}
     for node in variant.gm.graph.nodes:

@@ -59,7 +59,8 @@ def _versions() -> Rows:
 
 
 def _platform() -> Rows:
-    model, limit, found = cpu.model(), cpu.cpu_limit(), isa.detect(cpu.features(), config.read().isa)
+    found = isa.detect(cpu.features(), config.read().isa)
+    model, limit = cpu.model(), cpu.cpu_limit()
     caches = (f"L{c.level} {c.size >> 10} KiB (shared by {c.share_count})" for c in cpu.caches())
     nodes = (f"{n}: {len(cpus)} CPUs" for n, cpus in enumerate(cpu.numa_nodes()))
     return (

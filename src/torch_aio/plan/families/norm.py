@@ -43,12 +43,13 @@ def lower_norm(ctx: Lowering, group: Group) -> None:
 
 
 def lower_softmax(ctx: Lowering, group: Group) -> None:
-    """``softmax`` and ``log_softmax`` along any dimension: the last one in memory, else copied so."""
+    """``softmax``, ``log_softmax`` along any dimension: the last one in memory, else copied so."""
     node = group.anchor
     assert node is not None
     is_log = node.target is aten.log_softmax.int
     value = ctx.value(node.args[0])  # type: ignore[arg-type]
-    dim = int(node.args[1]) % max(len(value.shape), 1)  # type: ignore[call-overload]
+    axis: Any = node.args[1]
+    dim = int(axis) % max(len(value.shape), 1)
     if dim != len(value.shape) - 1 and value.shape:
         _softmax_inner(ctx, group, _to_end(value, dim), dim, is_log=is_log)
         return
@@ -64,9 +65,7 @@ def lower_softmax(ctx: Lowering, group: Group) -> None:
     _emit(ctx, group, spec, arguments, 1)
 
 
-def _softmax_inner(
-    ctx: Lowering, group: Group, moved: Value, dim: int, *, is_log: bool
-) -> None:
+def _softmax_inner(ctx: Lowering, group: Group, moved: Value, dim: int, *, is_log: bool) -> None:
     """Softmax of a dimension that is not the last: rows of a transposed copy, written back."""
     x = as_rows(ctx, moved)
     rows = ctx.temporary(moved.shape, F32)
@@ -101,14 +100,12 @@ def _emit(
 
 
 def _norm_arguments(node: Node, *, is_rms: bool) -> tuple[Any, Any, float]:
-    given: list[Any] = [*node.args, *(None,) * (6 - len(node.args))]
-    weight = given[2] if given[2] is not None else node.kwargs.get("weight")
-    if is_rms:
-        eps = given[3] if given[3] is not None else node.kwargs.get("eps")
-        return weight, None, torch.finfo(F32).eps if eps is None else eps
-    bias = given[3] if given[3] is not None else node.kwargs.get("bias")
-    eps = given[4] if given[4] is not None else node.kwargs.get("eps", 1e-5)
-    return weight, bias, eps
+    names = ("weight", "eps") if is_rms else ("weight", "bias", "eps")
+    given: dict[str, Any] = {**dict.fromkeys(names), **node.kwargs}
+    given |= dict(zip(names, node.args[2:], strict=False))
+    if given["eps"] is None:
+        given["eps"] = torch.finfo(F32).eps if is_rms else 1e-5
+    return given["weight"], given.get("bias"), given["eps"]
 
 
 def accept(node: Node) -> str | None:
@@ -122,7 +119,7 @@ def accept(node: Node) -> str | None:
 
 def accept_softmax(node: Node) -> str | None:
     """f32 only; without another dtype asked for; fused chains need the last dimension."""
-    if len(node.args) > 2 and node.args[2] not in (None, F32):  # noqa: PLR2004 - its dtype argument
+    if len(node.args) > 2 and node.args[2] not in (None, F32):
         return "softmax into another dtype has no kernel"
     return accept(node)
 

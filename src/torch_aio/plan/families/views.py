@@ -31,7 +31,8 @@ def _source(ctx: Lowering, node: Node) -> Value:
 
 def _number(argument: Any) -> Int:
     """An integer argument: a number, or what an integer node stands for."""
-    return argument.meta["spec"] if isinstance(argument, Node) else argument
+    number: Int = argument.meta["spec"] if isinstance(argument, Node) else argument
+    return number
 
 
 def _dim(argument: Any, ndim: int) -> int:
@@ -79,7 +80,7 @@ def expand(ctx: Lowering, node: Node) -> Value:
 
 
 def narrow(ctx: Lowering, node: Node) -> Value:
-    """``slice(x, dim, start, end, step)``; starts before the beginning or past the end are clamped."""
+    """``slice(x, dim, start, end, step)``; start and end are clamped to the dimension."""
     value, shape = _source(ctx, node), _shape(node)
     arguments: list[Any] = [*node.args[1:], *(None,) * (5 - len(node.args))]
     dim = _dim(arguments[0] or 0, len(shape))
@@ -114,14 +115,13 @@ def same(ctx: Lowering, node: Node) -> Value:
 def part(ctx: Lowering, node: Node) -> Value:
     """``getitem(x, i)``: output ``i`` of an operator with several."""
     source, index = node.args
-    assert isinstance(source, Node) and isinstance(index, int)
+    assert isinstance(source, Node)
+    assert isinstance(index, int)
     return ctx.parts[source][index]
 
 
 def _permuted(value: Value, order: list[int]) -> Value:
-    return value.view(
-        tuple(value.shape[d] for d in order), tuple(value.stride[d] for d in order)
-    )
+    return value.view(tuple(value.shape[d] for d in order), tuple(value.stride[d] for d in order))
 
 
 def _accept_part(node: Node) -> str | None:
@@ -133,7 +133,7 @@ def _accept_part(node: Node) -> str | None:
 
 VIEWS = {
     aten.view.default: reshape,
-    aten._unsafe_view.default: reshape,  # noqa: SLF001 - the operator's name
+    aten._unsafe_view.default: reshape,
     aten.reshape.default: reshape,
     aten.unsqueeze.default: reshape,
     aten.squeeze.default: reshape,
