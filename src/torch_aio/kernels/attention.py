@@ -158,9 +158,7 @@ class Softmax:
     mask: MaskKind
     safe: bool
 
-    def emit(
-        self, k: Builder, row: Value, extent: tuple[Size, Size], mask: Value | None
-    ) -> Value:
+    def emit(self, k: Builder, row: Value, extent: tuple[Size, Size], mask: Value | None) -> Value:
         """Returns 1 / the sum of the weights (0 where there are none).
 
         ``extent``: the scores of the row, and how far zeros follow them (at least a whole vector).

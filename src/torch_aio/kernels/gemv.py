@@ -87,9 +87,7 @@ class _Unit:
     column: Size
     epilogue: MatrixEpilogue
 
-    def store(
-        self, k: Builder, value: Value, row: Size, first: Size, mask: Value | None
-    ) -> None:
+    def store(self, k: Builder, value: Value, row: Size, first: Size, mask: Value | None) -> None:
         """The epilogue of one vector of row ``row``, columns ``first``.."""
         y_row = k.at(self.y, k.mul(k.p.y_row, row))
         self.epilogue.store(value, y_row, row, first, mask)

@@ -124,6 +124,8 @@ def lower(ctx: Lowering, group: Group) -> None:
     node = group.output
     call = parse(node)
     out = _target(ctx, node)
+    if any(isinstance(size, int) and size == 0 for size in out.shape):
+        return
     q, k, v = (with_unit_columns(ctx, _rank4(ctx.value(n))) for n in (call.q, call.k, call.v))
     operands = [q, _rank4(out)]
     kind: MaskKind = ""

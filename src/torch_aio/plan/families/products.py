@@ -1,7 +1,7 @@
 """The steps of a batched product of matrices, by the shape of the problem.
 
-    few rows     ``Gemv`` or ``GemvColumns``: the right operand is read once, as it lies
-    else         ``Gemm``: the right operand in panels, packed once (a constant) or by a step
+few rows     ``Gemv`` or ``GemvColumns``: the right operand is read once, as it lies
+else         ``Gemm``: the right operand in panels, packed once (a constant) or by a step
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def _few_rows(
     """y is read as it lies; False where the batches need another layout."""
     x, out, *extra = operands
     value, by_columns = _readable(ctx, y)
-    space = matrix_space(
-        [x, out, *extra, _seen(value, value.stride[:-2], out)], merge_rows=shared
-    )
+    space = matrix_space([x, out, *extra, _seen(value, value.stride[:-2], out)], merge_rows=shared)
     if space is None:
         return False
     rows = space.rows if isinstance(space.rows, int) else 1
