@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -16,14 +17,22 @@ import torch
 from torch_aio import banner, config, log, switch
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
+from torch_aio.engine.executor import Constants
 from torch_aio.engine.symbols import SymbolReader
 from torch_aio.engine.variant import Variant
-from torch_aio.engine.weights import WeightCheck, picker
+from torch_aio.engine.weights import WeightState, picker, watch
+from torch_aio.errors import CompileError
+from torch_aio.ir.spec import TensorSpec
 from torch_aio.runtime.machine import Machine, machine
 
 MOST_VARIANTS = 16
 """Variants of one graph; a call that needs one more runs PyTorch's own code."""
+MOST_STATES = 64
+"""States of the weights kept packed: torch.compile runs equal layers of a model by one graph."""
+MOST_SIZES = 4096
+"""Sizes of which the variant is remembered."""
 
+profiler_enabled = torch._C._autograd._profiler_enabled
 
 _observers: list[list[CompiledGraph]] = []
 
@@ -52,21 +61,28 @@ def compile_graph(captured: Captured, options: config.Options) -> Callable[..., 
 
 
 class CompiledGraph:
-    """Callable on the flat arguments of the captured function; see ``compile_graph``."""
+    """Callable on the flat arguments of the captured function; see ``compile_graph``.
+
+    ``_current`` is the weights of the last call and their state, replaced as one: each call runs
+    with the state of its own weights, also while another thread brings others.
+    """
 
     def __init__(self, captured: Captured, options: config.Options, host: Machine) -> None:
         self.captured, self.options, self._host = captured, options, host
         self.variants: list[Variant] = []
-        self._lock = threading.RLock()
         self.failure = ""
+        self._lock = threading.RLock()
         self._pick_inputs = picker(captured.arguments)
         self._symbols = SymbolReader(captured.module)
-        live = captured.live
-        owned = _constants(captured.module)
-        self._owned = {n: t for n, t in owned.items() if n not in live}
-        self._pick_live = picker(tuple(live.values()))
-        self._check = WeightCheck((*live, *self._owned), [])
-        self._pool: ConstantPool | None = None
+        self._by_size: dict[tuple[int, ...], Variant] = {}
+        specs = _weight_specs(captured.module)
+        self._names = (*captured.live, *(n for n in specs if n not in captured.live))
+        self._specs = [specs.get(name) for name in self._names]
+        self._pick_live = picker(tuple(captured.live.values()))
+        self._owned = tuple(getattr(captured.module, n) for n in self._names[len(captured.live) :])
+        self._states: dict[tuple[int, ...], WeightState] = {}
+        self._current: tuple[Sequence[torch.Tensor], WeightState | None] = ((), None)
+        watch(self)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The flat outputs; falls back to PyTorch where the engine failed or is switched off."""
@@ -74,69 +90,125 @@ class CompiledGraph:
             self._report()
         if self.failure or not switch.on:
             return tuple(self.captured.fallback(*args))
+        if profiler_enabled():
+            with torch.profiler.record_function(f"torch_aio::{self.captured.name}"):
+                return self._run(args)
+        return self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         inputs = self._pick_inputs(args)
         env = self._symbols.read(inputs)
-        weights = (*self._pick_live(args), *self._owned.values())
-        if self._pool is None or not self._check.unchanged(weights):
-            self._load_weights(weights)
-        variant = next((v for v in self.variants if not v.guarded or v.holds(env)), None)
-        if variant is None:
-            variant = self._add_variant(env)
+        weights = self._pick_live(args) + self._owned
+        known, state = self._current
+        if state is None or not (all(map(is_, weights, known)) and state.unmodified(weights)):
+            state = self._state_of(weights)
+            if state is None:
+                return tuple(self.captured.fallback(*args))
+        try:
+            variant = self._by_size.get(tuple(env.values())) or self._find(env, weights)
             if variant is None:
                 return tuple(self.captured.fallback(*args))
-        return variant.run(inputs, env)
+            constants = state.packs.get(variant) or self._pack(variant, state, weights)
+            return variant.run(inputs, env, constants)
+        except CompileError as error:
+            self._fail(error)
+            return tuple(self.captured.fallback(*args))
+
+    def refresh(self) -> None:
+        """Pack every weight again at the next call: for changes that cannot be seen."""
+        with self._lock:
+            self._states, self._current = {}, ((), None)
 
     def _report(self) -> None:
         for graphs in _observers:
             if self not in graphs:
                 graphs.append(self)
 
-    def refresh(self) -> None:
-        """Pack every weight again at the next call: for changes that cannot be seen."""
-        with self._lock:
-            self._check.remember([])
+    def _fail(self, error: Exception) -> None:
+        """Leave the graph to PyTorch from now on; raises instead where the user is strict."""
+        if self.options.strict:
+            raise error
+        log.warning("%s runs on PyTorch: %s", self.captured.name, error)
+        self.failure = str(error) or type(error).__name__
 
-    def _load_weights(self, weights: Sequence[torch.Tensor]) -> None:
-        with self._lock:
-            named = dict(zip(self._check.names, weights, strict=True))
-            if self._pool is None or len(self._check) != len(weights):
-                changed = list(named)
-            else:
-                changed = self._check.changed(weights)
-            if self._pool is None:
-                self._pool = ConstantPool(named)
-            elif changed:
-                log.debug("%s: %d weights changed, packing again", self.captured.name, len(changed))
-                self._pool = self._pool.update(named, changed)
-                for variant in self.variants:
-                    variant.load_constants(self._pool, changed)
-            self._check.remember(weights)
+    def _state_of(self, weights: Sequence[torch.Tensor]) -> WeightState | None:
+        """The state for these weights: a known one, or a new one; None if they do not fit."""
+        key = tuple(map(id, weights))
+        state = self._states.get(key)
+        if state is None or not (state.same(weights) and state.unmodified(weights)):
+            with self._lock:
+                if not self._fit(weights):
+                    return None
+                state = WeightState(weights)
+                kept = [item for item in self._states.items() if item[1].lasts()]
+                self._states = {**dict(kept[1 - MOST_STATES :]), key: state}
+        self._current = weights, state
+        return state
 
-    def _add_variant(self, env: Mapping[str, int]) -> Variant | None:
-        with self._lock:
-            for variant in self.variants:
-                if variant.holds(env):
-                    return variant
-            if len(self.variants) >= MOST_VARIANTS:
+    def _fit(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Whether the weights have the types and layouts that the graph was captured with."""
+        for name, spec, weight in zip(self._names, self._specs, weights, strict=True):
+            if spec is not None and not _is_of(weight, spec):
                 log.notice_once(
-                    f"variants {id(self)}",
-                    f"{self.captured.name}: more than {MOST_VARIANTS} kinds of sizes; "
-                    "the rest runs on PyTorch",
+                    f"weights {id(self)}",
+                    f"{self.captured.name} runs on PyTorch while a weight ({name}) is "
+                    f"{weight.dtype} {tuple(weight.shape)} with strides {weight.stride()} on "
+                    f"{weight.device} instead of {spec.dtype} {spec.shape}, {spec.stride}: compile "
+                    "it again",
                 )
-                return None
-            try:
-                assert self._pool is not None
-                variant = Variant(self.captured, self.options, self._host, self._pool, env)
-            except Exception as error:
-                if self.options.strict:
-                    raise
-                log.warning("%s runs on PyTorch: %s", self.captured.name, error)
-                self.failure = str(error)
-                return None
-            self.variants.append(variant)
+                return False
+        return True
+
+    def _pack(
+        self, variant: Variant, state: WeightState, weights: Sequence[torch.Tensor]
+    ) -> Constants:
+        with self._lock:
+            if variant not in state.packs:
+                log.debug("%s: weights are packed", self.captured.name)
+                pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
+                state.packs[variant] = variant.executor.constants(pool)
+            constants: Constants = state.packs[variant]
+            return constants
+
+    def _find(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant | None:
+        """The variant for these sizes, compiled if there is none yet; None beyond the limit."""
+        with self._lock:
+            variant = next((v for v in self.variants if v.holds(env)), None)
+            if variant is None:
+                if len(self.variants) >= MOST_VARIANTS:
+                    text = f"more than {MOST_VARIANTS} kinds of sizes; the rest runs on PyTorch"
+                    log.notice_once(f"variants {id(self)}", f"{self.captured.name}: {text}")
+                    return None
+                variant = self._compile(env, weights)
+                self.variants.append(variant)
+            if len(self._by_size) >= MOST_SIZES:
+                self._by_size = {}
+            self._by_size[tuple(env.values())] = variant
             return variant
 
+    def _compile(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant:
+        pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
+        try:
+            variant = Variant(self.captured, self.options, self._host, pool, env)
+            _, state = self._current
+            if state is not None and state.same(weights):
+                state.packs[variant] = variant.executor.constants(pool)
+        except CompileError:
+            raise
+        except Exception as error:
+            raise CompileError(f"{type(error).__name__}: {error}") from error
+        return variant
 
-def _constants(module: torch.fx.GraphModule) -> dict[str, torch.Tensor]:
-    names = [str(n.target) for n in module.graph.nodes if n.op == "get_attr"]
-    return {name: getattr(module, name) for name in dict.fromkeys(names)}
+
+def _weight_specs(module: torch.fx.GraphModule) -> dict[str, TensorSpec]:
+    return {str(n.target): n.meta["spec"] for n in module.graph.nodes if n.op == "get_attr"}
+
+
+def _is_of(weight: torch.Tensor, spec: TensorSpec) -> bool:
+    return (
+        weight.dtype is spec.dtype
+        and weight.shape == spec.shape
+        and weight.is_cpu
+        and weight.layout is torch.strided
+        and weight.stride() == spec.stride
+    )

@@ -8,82 +8,122 @@ from typing import Any
 
 from torch.fx import GraphModule, Node, map_arg
 
+from torch_aio import config
 from torch_aio.engine.constants import ConstantPool
+from torch_aio.engine.packs import Pack
+from torch_aio.plan.lowering import Constant
 from torch_aio.plan.plan import Plan
-from torch_aio.runtime.network import Network
+from torch_aio.runtime.network import Network, Packed
+from torch_aio.runtime.profile import timed
 
 
 @dataclass(frozen=True)
+class Constants:
+    """All that a variant knows of one state of the weights.
+
+    ``networks``: packed constants, by network; ``values``: what ATen nodes and outputs read;
+    ``packs`` keeps the shared packs alive.
+    """
+
+    networks: Mapping[NetworkItem, Packed]
+    values: Mapping[Node, Any]
+    packs: tuple[Pack, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class NetworkItem:
-    """Run ``network`` (made from ``plan``) on ``inputs``; its tensors are the values of ``outputs``."""
+    """Run ``network`` (made from ``plan``): from ``inputs`` to the values of ``outputs``."""
 
     plan: Plan
     network: Network
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
 
-    def run(self, values: dict[Node, Any], env: Mapping[str, int]) -> None:
+    def run(self, values: dict[Node, Any], env: Mapping[str, int], constants: Constants) -> None:
         """Run, reading and writing ``values``."""
-        results = self.network([values[n] for n in self.inputs], env)
+        packed = constants.networks[self]
+        results = self.network([values[n] for n in self.inputs], env, packed)
         values.update(zip(self.outputs, results, strict=True))
 
 
-@dataclass(frozen=True)
 class AtenItem:
     """Run one node by PyTorch."""
 
-    node: Node
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._call: Callable[..., Any] = node.target  # type: ignore[assignment]
+        if config.read().profiler:
+            self._call = timed(self._call, str(node.target), node.name)
 
-    def run(self, values: dict[Node, Any], env: Mapping[str, int]) -> None:  # noqa: ARG002 - the signature of an item
+    def run(
+        self,
+        values: dict[Node, Any],
+        env: Mapping[str, int],  # noqa: ARG002 - the signature of an item
+        constants: Constants,  # noqa: ARG002 - likewise
+    ) -> None:
         """Run, reading and writing ``values``."""
         node = self.node
         args = map_arg(node.args, values.__getitem__)
         kwargs = map_arg(node.kwargs, values.__getitem__)
-        values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        values[node] = self._call(*args, **kwargs)
 
 
 Item = NetworkItem | AtenItem
 
 
 class Executor:
-    """Runs ``items`` in order on the placeholders' values and returns the graph's outputs."""
+    """Runs ``items`` in order on the placeholders' values and returns the graph's outputs.
 
-    def __init__(
-        self, gm: GraphModule, items: Sequence[Item], constants: ConstantPool, uses: set[Node]
-    ) -> None:
+    ``uses`` are the constant nodes that ATen nodes and outputs read.
+    """
+
+    def __init__(self, gm: GraphModule, items: Sequence[Item], uses: set[Node]) -> None:
         self._placeholders = tuple(n for n in gm.graph.nodes if n.op == "placeholder")
         (output,) = (n for n in gm.graph.nodes if n.op == "output")
         self._outputs: Any = output.args[0]
         self._uses = uses
-        self._items = tuple((item, frees) for item, frees in _with_frees(items, self._outputs))
-        self.load_constants(constants)
+        self._items = tuple(_with_frees(items, self._outputs))
 
-    def load_constants(self, constants: ConstantPool) -> None:
-        """Use these values for the constants that ATen nodes and outputs read."""
-        self._constants = {node: constants.value(node) for node in self._uses}
+    def constants(self, pool: ConstantPool) -> Constants:
+        """Everything that depends on the weights, for the state in ``pool``."""
+        networks, packs = {}, []
+        for item, _ in self._items:
+            if isinstance(item, NetworkItem):
+                recipes = item.plan.constants
+                made = [pool.pack(c) if isinstance(c, Constant) else None for c in recipes]
+                packs += [pack for pack in made if pack is not None]
+                networks[item] = Packed([None if pack is None else pack.tensor for pack in made])
+        return Constants(networks, {n: pool.value(n) for n in self._uses}, tuple(packs))
 
-    def __call__(self, inputs: Sequence[Any], env: Mapping[str, int]) -> tuple[Any, ...]:
+    def __call__(
+        self, inputs: Sequence[Any], env: Mapping[str, int], constants: Constants
+    ) -> tuple[Any, ...]:
         """The outputs for the values of the placeholders, in order."""
-        values = dict(self._constants)
+        values = dict(constants.values)
         values.update(zip(self._placeholders, inputs, strict=True))
         for item, frees in self._items:
-            item.run(values, env)
+            item.run(values, env, constants)
             for node in frees:
                 del values[node]
-        return tuple(values[o] if isinstance(o, Node) else o for o in self._outputs)
+        return tuple([values[o] if isinstance(o, Node) else o for o in self._outputs])
 
 
-def single(item: NetworkItem, gm: GraphModule) -> Callable[..., tuple[Any, ...]] | None:
+Run = Callable[[Sequence[Any], Mapping[str, int], Constants], tuple[Any, ...]]
+
+
+def single(item: NetworkItem, gm: GraphModule) -> Run | None:
     """The whole graph as one native call, where the network's outputs are the graph's, in order."""
     (output,) = (n for n in gm.graph.nodes if n.op == "output")
     if tuple(output.args[0]) != item.outputs:
         return None
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    positions = tuple(placeholders.index(n) for n in item.inputs)
+    positions = [placeholders.index(n) for n in item.inputs]
     network = item.network
-    if positions == tuple(range(len(placeholders))):
-        return lambda inputs, env: tuple(network(inputs, env))
-    return lambda inputs, env: tuple(network([inputs[i] for i in positions], env))
+    if positions == list(range(len(placeholders))):
+        return lambda inputs, env, constants: tuple(network(inputs, env, constants.networks[item]))
+    return lambda inputs, env, constants: tuple(
+        network([inputs[i] for i in positions], env, constants.networks[item])
+    )
 
 
 def _with_frees(items: Sequence[Item], outputs: Any) -> list[tuple[Item, tuple[Node, ...]]]:

@@ -10,6 +10,8 @@ from torch.fx import GraphModule
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Expr, Int, symbol, symbols_of
 
+_NONE: dict[str, int] = {}
+
 
 class SymbolReader:
     """Where each symbol of a graph can be read: an integer input, or a dimension of a tensor."""
@@ -35,6 +37,8 @@ class SymbolReader:
 
     def read(self, inputs: Sequence[Any]) -> dict[str, int]:
         """The value of each symbol, in the order of their names."""
+        if not self._items:
+            return _NONE
         return {
             name: inputs[position] if dim is None else inputs[position].shape[dim]
             for name, (position, dim) in self._items

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -12,16 +11,18 @@ from torch.fx import Graph, GraphModule, Node
 from torch_aio import config
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
-from torch_aio.engine.executor import AtenItem, Executor, Item, NetworkItem, single
+from torch_aio.engine.executor import AtenItem, Executor, Item, NetworkItem, Run, single
+from torch_aio.errors import CompileError
 from torch_aio.graph import pipeline
 from torch_aio.graph.cut import networks
 from torch_aio.ir.symbols import Guards
 from torch_aio.kernels.spec import generate
 from torch_aio.plan.lower import lower
-from torch_aio.plan.lowering import Constant
 from torch_aio.plan.plan import Plan
+from torch_aio.plan.value import Step
 from torch_aio.runtime.machine import Machine
 from torch_aio.runtime.network import Network
+from torch_aio.runtime.table import Bound
 
 
 class Variant:
@@ -30,7 +31,7 @@ class Variant:
     def __init__(
         self,
         captured: Captured,
-        options: config.Options,
+        options: config.Options,  # noqa: ARG002 - precision and Winograd will ask
         host: Machine,
         pool: ConstantPool,
         env: Mapping[str, int],
@@ -40,33 +41,15 @@ class Variant:
             self.gm = _copy(captured.module)
             self.report = pipeline.run(self.gm, config.read().fuel)
             self.networks = _networks(self.gm, host, pool)
-        self.guarded = bool(self.guards.facts)
         items = _items(self.gm, self.networks)
-        uses = _constant_uses(self.gm, items)
-        self.executor = Executor(self.gm, items, pool, uses)
-        self.run: Callable[..., tuple[Any, ...]] = self.executor
-        pool.forget()
+        self.executor = Executor(self.gm, items, _constant_uses(self.gm, items))
+        self.run: Run = self.executor
         if len(items) == 1 and isinstance(items[0], NetworkItem):
             self.run = single(items[0], self.gm) or self.executor
 
     def holds(self, env: Mapping[str, int]) -> bool:
         """Whether the variant is valid for these symbol values."""
         return self.guards.holds(env)
-
-    def load_constants(self, pool: ConstantPool, changed: Iterable[str]) -> None:
-        """Pack again what depends on the changed weights."""
-        for item in self.networks.values():
-            network = item.network
-            network.load_constants(
-                [
-                    pool.pack(recipe)
-                    if isinstance(recipe, Constant) and pool.depends(recipe, changed)
-                    else old
-                    for recipe, old in zip(item.plan.constants, network.constants, strict=True)
-                ]
-            )
-        self.executor.load_constants(pool)
-        pool.forget()
 
 
 def _copy(module: GraphModule) -> GraphModule:
@@ -92,17 +75,35 @@ def _networks(gm: GraphModule, host: Machine, pool: ConstantPool) -> dict[int, N
         )
         outputs = [n for n in nodes if any(user not in inside for user in n.users)]
         outputs = _in_output_order(gm, outputs)
-        plan, packed = lower(nodes, inputs, outputs, pool.value, host.isa, guards)
-        network = Network(plan.bind, _kernels(plan, host), plan.first_constant, host, packed)
+        plan = lower(nodes, inputs, outputs, pool.packed_value, host.isa, guards)
+        names = [(step.spec.name, step.label) for step in plan.steps]
+        network = Network(_binder(plan), _kernels(plan, host), plan.first_constant, host, names)
         result[stage] = NetworkItem(plan, network, tuple(inputs), tuple(outputs))
     return result
 
 
+def _binder(plan: Plan) -> Callable[[Mapping[str, int]], Bound]:
+    """``plan.bind``, whose failures are failures to compile."""
+
+    def bind(env: Mapping[str, int]) -> Bound:
+        try:
+            return plan.bind(env)
+        except Exception as error:
+            raise CompileError(f"sizes {dict(env)}: {type(error).__name__}: {error}") from error
+
+    return bind
+
+
 def _kernels(plan: Plan, host: Machine) -> list[int]:
-    return [
-        host.jit.address(step.spec.name, partial(generate, step.spec, host.isa))
-        for step in plan.steps
-    ]
+    return [_kernel(step, host) for step in plan.steps]
+
+
+def _kernel(step: Step, host: Machine) -> int:
+    try:
+        return host.jit.address(step.spec.name, partial(generate, step.spec, host.isa))
+    except Exception as error:
+        what = f"kernel {step.spec.name}: {type(error).__name__}: {error}"
+        raise CompileError(what, step.label) from error
 
 
 def _in_output_order(gm: GraphModule, nodes: Sequence[Node]) -> list[Node]:
@@ -120,7 +121,7 @@ def _is_input(node: Node) -> bool:
 
 
 def _items(gm: GraphModule, compiled: Mapping[int, NetworkItem]) -> list[Item]:
-    """Networks and ATen nodes by stage, mutations of inputs last; sizes only where ATen reads them."""
+    """Networks and ATen nodes by stage, updates of inputs last; sizes where ATen reads them."""
     wanted = _read_by_aten(gm)
     aten: dict[int, list[Item]] = {}
     for node in gm.graph.nodes:

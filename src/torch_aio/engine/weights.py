@@ -1,4 +1,4 @@
-"""Which weights changed since they were packed.
+"""Weights as they were when they were packed, and whether they still are.
 
 Seen: another tensor in the argument's place (identity), an in-place change (``_version``), another
 memory (``data_ptr``). Not to be seen: ``p.data.copy_()`` and writes through numpy (``refresh()``).
@@ -7,52 +7,77 @@ memory (``data_ptr``). Not to be seen: ``p.data.copy_()`` and writes through num
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+from torch_aio.engine.packs import STORE
 
 _pointer = operator.methodcaller("data_ptr")
 _version = operator.attrgetter("_version")
 
 
-class WeightCheck:
-    """Compares live tensors, given in the order of ``names``, with those last packed."""
+class WeightState:
+    """The weights of one packing, in the order of the graph's: referred to weakly, never changed.
 
-    def __init__(self, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
-        self.names = tuple(names)
-        self.remember(tensors)
+    To be made before packing: a change during it then shows at the next call.
+    """
 
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def remember(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Take these tensors, as they are now, for the packed ones."""
-        self._tensors = tuple(tensors)
-        self._tracked = tuple(t for t in tensors if not t.is_inference())
-        self._versions = list(map(_version, self._tracked))
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._refs = tuple(map(weakref.ref, tensors))
+        self._tracked = tuple(i for i, t in enumerate(tensors) if not t.is_inference())
+        self._pick = picker(self._tracked)
+        self._versions = self._versions_of(tensors)
         self._pointers = list(map(_pointer, tensors))
+        self.packs: dict[Any, Any] = {}
 
-    def unchanged(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether every tensor is the packed one, unmodified as far as can be seen."""
+    def unmodified(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these tensors, known to be the same ones, are as they were."""
         return (
-            all(map(operator.is_, tensors, self._tensors))
-            and list(map(_version, self._tracked)) == self._versions
+            self._versions_of(tensors) == self._versions
             and list(map(_pointer, tensors)) == self._pointers
         )
 
-    def changed(self, tensors: Sequence[torch.Tensor]) -> list[str]:
-        """The names of the weights that are not the packed ones any more."""
-        versions = dict(zip(map(id, self._tracked), self._versions, strict=True))
-        return [
-            name
-            for name, now, then, pointer in zip(
-                self.names, tensors, self._tensors, self._pointers, strict=True
-            )
-            if now is not then
-            or now.data_ptr() != pointer
-            or (id(now) in versions and now._version != versions[id(now)])  # noqa: SLF001 - torch's own counter, without a public name
-        ]
+    def same(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the tensors of this state."""
+        return all(ref() is tensor for ref, tensor in zip(self._refs, tensors, strict=True))
+
+    def lasts(self) -> bool:
+        """Whether a call could still bring these weights, as they were."""
+        tensors = [ref() for ref in self._refs]
+        return None not in tensors and self.unmodified(tensors)  # type: ignore[arg-type]
+
+    def _versions_of(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        if len(self._tracked) != len(tensors):
+            tensors = self._pick(tensors)
+        return list(map(_version, tensors))
+
+
+class Refreshable(Protocol):
+    """What ``watch`` takes."""
+
+    def refresh(self) -> None:
+        """Pack every weight again at the next call."""
+
+
+_watched: weakref.WeakSet[Refreshable] = weakref.WeakSet()
+
+
+def watch(graph: Refreshable) -> None:
+    """Let ``refresh()`` reach a compiled graph."""
+    _watched.add(graph)
+
+
+def refresh() -> None:
+    """Pack the weights of every compiled model again at its next call.
+
+    For changes that cannot be seen: ``p.data.copy_()``, ``p.data.mul_()``, writes through numpy.
+    """
+    STORE.clear()
+    for graph in list(_watched):
+        graph.refresh()
 
 
 def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from torch_aio.errors import CompileError
 from torch_aio.ir.symbols import Guards
 from torch_aio.plan.epilogue import group
 from torch_aio.plan.families.reorder import clear_halo
-from torch_aio.plan.lowering import Group, Lowering
+from torch_aio.plan.lowering import Constant, Group, Lowering
 from torch_aio.plan.plan import Plan, TensorPlan
 from torch_aio.plan.rows import row_of
 
@@ -21,13 +21,11 @@ def lower(
     nodes: Sequence[Node],
     inputs: Sequence[Node],
     outputs: Sequence[Node],
-    constant_value: Callable[[Node], torch.Tensor],
+    packed_value: Callable[[Constant], torch.Tensor],
     isa: Isa,
     guards: Guards,
-) -> tuple[Plan, list[torch.Tensor | None]]:
+) -> Plan:
     """Lower claimed ``nodes`` (graph order) that compute ``outputs`` from ``inputs``.
-
-    Returns the plan and its packed constants (None for a table).
 
     Raises CompileError naming the node that cannot be lowered.
     """
@@ -38,7 +36,7 @@ def lower(
         isa,
         inputs,
         outputs,
-        constant_value,
+        packed_value,
         halos=_halos(nodes),
         row_of=row_of,
         clear_halo=clear_halo,
@@ -55,7 +53,7 @@ def lower(
             raise CompileError(f"{type(error).__name__}: {error}", describe(node)) from error
     specs = [node.meta["spec"] for node in outputs]
     borders = [TensorPlan(s.shape, s.stride, s.dtype) for s in specs]
-    return Plan(ctx.steps, len(inputs), borders, ctx.constants, guards), ctx.packed
+    return Plan(ctx.steps, len(inputs), borders, ctx.constants, guards)
 
 
 def describe(node: Node) -> str:

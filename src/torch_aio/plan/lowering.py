@@ -62,13 +62,13 @@ class Lowering:
     """Collects the steps of one network.
 
     ``inputs`` are the nodes whose tensors come from outside, ``outputs`` those whose tensors go out.
-    ``constant_value`` gives the tensor of a constant node (evaluated once, by the engine).
+    ``packed_value`` gives the packed tensor of a recipe (once per weights, from the engine).
     """
 
     isa: Isa
     inputs: Sequence[Node]
     outputs: Sequence[Node]
-    constant_value: Callable[[Node], torch.Tensor]
+    packed_value: Callable[[Constant], torch.Tensor]
     halos: dict[Node, tuple[int, int]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -109,10 +109,7 @@ class Lowering:
         nodes = node if isinstance(node, tuple) else (node,)
         key = Constant(nodes, pack)
         if key not in self._constant_values:
-            tensors = [self.constant_value(n) for n in nodes]
-            with torch.no_grad():
-                tensor = pack(*tensors) if pack else tensors[0]
-            self._constant_values[key] = self._add_constant(key, tensor)
+            self._constant_values[key] = self._add_constant(key, self.packed_value(key))
         return self._constant_values[key]
 
     def table(self, function: TableFunction, *sizes: Int) -> Value:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 
+from torch_aio.runtime.binding import bind_memory
+
 MOST_FREE = 8
 """Arenas kept for the next calls; more calls at once than this allocate and free their own."""
 
@@ -20,10 +22,11 @@ class Arena:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        bind_memory(self.address, self.bytes)
 
 
 class ArenaPool:
-    """A capped free list; list operations are atomic, so calls from several threads need no lock."""
+    """A capped free list. List operations are atomic: calls from several threads need no lock."""
 
     def __init__(self) -> None:
         self._free: list[Arena] = []

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from torch_aio import cache as disk
 from torch_aio import config, cpu, log
 from torch_aio.codegen import isa as isas
 from torch_aio.codegen.isa import Isa
 from torch_aio.runtime.driver import compile_driver
-from torch_aio.runtime.threads import Team, team
+from torch_aio.runtime.threads import Team, clock, team
 
 if TYPE_CHECKING:
     from torch_aio.codegen.jit import Jit
@@ -25,15 +25,20 @@ class Machine:
 
     isa: Isa
     jit: Jit
-    run: Callable[[int], None]
+    run: Callable[[Any], None]
     team: Team
+
+    @cached_property
+    def timed_run(self) -> Callable[[Any], None]:
+        """The driver that stores the time of each step."""
+        return compile_driver(self.jit, self.team.symbols, clock())
 
 
 _lock = threading.Lock()
 
 
 def machine() -> Machine | None:
-    """This process's machine; None (and one notice) where no instruction set of ours is available."""
+    """This process's machine; None (and one notice) where there is no instruction set of ours."""
     with _lock:
         return _machine(config.read().isa)
 

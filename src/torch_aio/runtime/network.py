@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from torch_aio import config
 from torch_aio.runtime.arena import ArenaPool
 from torch_aio.runtime.driver import JOB_SLOTS, STEP_SLOTS
 from torch_aio.runtime.machine import Machine
+from torch_aio.runtime.profile import Recorder
 from torch_aio.runtime.table import ARENA, ERRORS, FIRST, SCRATCH, Bound
+
+try:  # 0.7 us less than torch.empty_strided
+    from torch._C._dynamo.guards import (  # type: ignore[attr-defined]
+        _empty_strided_cpu as empty_strided,
+    )
+except ImportError:
+
+    def empty_strided(
+        shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Fresh memory."""
+        return torch.empty_strided(shape, stride, dtype=dtype)
+
 
 MOST_BOUND = 64
 """Bound tables kept a network: sizes beyond these are bound again when they return."""
@@ -20,42 +36,60 @@ MOST_BOUND = 64
 OUT_OF_RANGE = 1
 """The error word of a kernel that met an index outside its table."""
 
+THREADS = 3
+"""The job's slot for the number of threads."""
+
 
 class Frame:
-    """The mutable memory of one call: ``bases[]`` and the job record."""
+    """The mutable memory of one call: ``bases[]``, the job record and the error word.
 
-    __slots__ = ("bases", "constants", "errors", "job", "job_address", "loaded")
+    ``threads`` is the size of the team that used it last.
+    """
 
-    def __init__(self, loaded: Loaded, bases: list[int], constants: Sequence[Any]) -> None:
-        self.loaded, self.constants = loaded, constants
+    __slots__ = ("bases", "errors", "job", "job_address", "threads")
+
+    def __init__(self, loaded: Loaded, bases: list[int]) -> None:
         self.errors = ctypes.c_int64(0)
         bases[ERRORS] = ctypes.addressof(self.errors)
         self.bases = (ctypes.c_int64 * len(bases))(*bases)
         self.job = (ctypes.c_int64 * JOB_SLOTS)(
             ctypes.addressof(self.bases), loaded.steps.ctypes.data, len(loaded.bound.units), 1
         )
-        self.job_address = ctypes.addressof(self.job)
+        self.job_address = ctypes.c_void_p(ctypes.addressof(self.job))
+        self.threads = 0
 
 
 class Loaded:
-    """A bound plan with kernel addresses: the immutable step table, and frames free for calls."""
+    """A bound plan with kernel addresses: the immutable step table of one size."""
 
     def __init__(self, bound: Bound, kernels: Sequence[int]) -> None:
         self.bound = bound
-        self.frames: list[Frame] = []
         steps = np.zeros((max(len(kernels), 1), STEP_SLOTS), dtype=np.int64)
         start = bound.blocks.ctypes.data
         for i, kernel in enumerate(kernels):
             steps[i] = kernel, start + 8 * bound.starts[i], bound.units[i], bound.barriers[i]
         self.steps = steps
+        self.outputs = tuple((shape, stride, dtype) for shape, stride, dtype in bound.outputs)
+        self.arena, self.scratch = bound.arena_bytes, bound.scratch_bytes
+
+
+class Packed:
+    """A network's constants (None: a table), and the frames of calls that use them.
+
+    Immutable for the caller; another weight state has another one, and calls in flight keep theirs.
+    """
+
+    def __init__(self, constants: Sequence[torch.Tensor | None]) -> None:
+        self.constants = tuple(constants)
+        self.ready: dict[tuple[int, ...], tuple[Loaded, list[Frame]]] = {}
 
 
 class Network:
     """Callable on the tensors of its inputs; returns fresh tensors.
 
-    ``bind`` gives the table for symbol values, ``kernels`` are the addresses of its steps, ``first``
-    is the position of the constants in ``bases[]``. ``constants`` (None: a table) are replaced as a
-    whole by ``load_constants``: calls in flight keep the old ones.
+    ``bind`` gives the table for symbol values, ``kernels`` are the addresses of its steps,
+    ``first`` is the position of the constants in ``bases[]``, ``names`` are the kernel and the
+    node of each step, for the profile.
     """
 
     def __init__(
@@ -64,68 +98,71 @@ class Network:
         kernels: Sequence[int],
         first: int,
         machine: Machine,
-        constants: Sequence[torch.Tensor | None],
+        names: Sequence[tuple[str, str]],
     ) -> None:
-        self._bind, self._kernels, self._first, self._machine = bind, kernels, first, machine
+        self._bind, self._kernels, self._first = bind, kernels, first
+        self._team = machine.team
         self._pool = ArenaPool()
         self._loaded: dict[tuple[int, ...], Loaded] = {}
-        self.constants: Sequence[torch.Tensor | None] = constants
-
-    def load_constants(self, constants: Sequence[torch.Tensor | None]) -> None:
-        """Use these packed constants from the next call on."""
-        self.constants = constants
-        self._loaded = {}
+        self._fill = struct.Struct(f"{first - FIRST}q").pack_into
+        self._run: Callable[[Any], None] = machine.run
+        if config.read().profiler:
+            self._run = Recorder(machine.timed_run, names)
 
     def __call__(
-        self, inputs: Sequence[torch.Tensor], env: Mapping[str, int] | None = None
+        self, inputs: Sequence[torch.Tensor], env: Mapping[str, int], packed: Packed
     ) -> list[torch.Tensor]:
         """Run on ``inputs`` where the symbols have the values ``env``.
 
         Raises IndexError where an index lay outside its table.
         """
         key = tuple(env.values()) if env else ()
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            loaded = self._load(key, env or {})
+        found = packed.ready.get(key)
+        loaded, frames = found if found is not None else self._load(key, env, packed)
         try:
-            frame = loaded.frames.pop()
+            frame = frames.pop()
         except IndexError:
-            frame = self._frame(loaded)
-        bound, bases = loaded.bound, frame.bases
-        team = self._machine.team.size()
-        arena = self._pool.take(bound.arena_bytes + team * bound.scratch_bytes)
-        bases[ARENA], bases[SCRATCH] = arena.address, arena.address + bound.arena_bytes
-        position = FIRST
-        for tensor in inputs:
-            bases[position] = tensor.data_ptr()
-            position += 1
-        outputs = []
-        for shape, stride, dtype in bound.outputs:
-            output = torch.empty_strided(shape, stride, dtype=dtype)
-            bases[position] = output.data_ptr()
-            position += 1
-            outputs.append(output)
-        frame.job[3] = team
-        self._machine.run(frame.job_address)
-        failed, frame.errors.value = frame.errors.value, 0
+            frame = self._frame(loaded, packed)
+        team = self._team.size()
+        if frame.threads != team:
+            self._team.enter(team)
+            frame.job[THREADS] = frame.threads = team
+        arena = self._pool.take(loaded.arena + team * loaded.scratch)
+        bases = frame.bases
+        bases[ARENA], bases[SCRATCH] = arena.address, arena.address + loaded.arena
+        outputs = [empty_strided(*output) for output in loaded.outputs]
+        pointers = [tensor.data_ptr() for tensor in inputs]
+        pointers += [tensor.data_ptr() for tensor in outputs]
+        self._fill(bases, FIRST * 8, *pointers)
+        self._run(frame.job_address)
         self._pool.give(arena)
-        loaded.frames.append(frame)
-        if failed:
+        if frame.errors.value:
+            frame.errors.value = 0
+            frames.append(frame)
             raise IndexError("index out of range in self")
+        frames.append(frame)
         return outputs
 
-    def _load(self, key: tuple[int, ...], env: Mapping[str, int]) -> Loaded:
-        if len(self._loaded) >= MOST_BOUND:
-            self._loaded = dict(list(self._loaded.items())[MOST_BOUND // 2 :])
-        loaded = Loaded(self._bind(env), self._kernels)
-        self._loaded[key] = loaded
-        return loaded
+    def _load(
+        self, key: tuple[int, ...], env: Mapping[str, int], packed: Packed
+    ) -> tuple[Loaded, list[Frame]]:
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            loaded = Loaded(self._bind(env), self._kernels)
+            self._loaded = {**_newest(self._loaded), key: loaded}
+        found: tuple[Loaded, list[Frame]] = loaded, []
+        packed.ready = {**_newest(packed.ready), key: found}
+        return found
 
-    def _frame(self, loaded: Loaded) -> Frame:
-        """A frame that holds on to today's constants."""
-        constants, tables = self.constants, loaded.bound.tables
+    def _frame(self, loaded: Loaded, packed: Packed) -> Frame:
+        tables = loaded.bound.tables
         pointers: list[Any] = [
             tables[i].ctypes.data if i in tables else tensor.data_ptr()  # type: ignore[union-attr]
-            for i, tensor in enumerate(constants)
+            for i, tensor in enumerate(packed.constants)
         ]
-        return Frame(loaded, [0] * self._first + pointers, constants)
+        return Frame(loaded, [0] * self._first + pointers)
+
+
+def _newest(known: dict[Any, Any]) -> dict[Any, Any]:
+    """What is kept beside one more: the newer half of a full table."""
+    return known if len(known) < MOST_BOUND else dict(list(known.items())[MOST_BOUND // 2 :])

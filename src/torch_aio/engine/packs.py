@@ -1,0 +1,113 @@
+"""One store of packed constants for the process: equal recipes on equal weights share one tensor.
+
+A recipe is a pack applied to constant nodes; its key is the text of their sub-graph, the pack, and
+for each weight the memory, version, shape and strides it has. Recompiles, variants for other sizes
+and parts of one model meet here. Values are weak: a pack lives as long as a compiled graph uses it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from torch_aio.plan.lowering import Constant
+
+
+class Pack:
+    """A packed tensor, and what it was made from: weak, with a hash of the contents."""
+
+    __slots__ = ("__weakref__", "hashes", "sources", "tensor")
+
+    def __init__(self, tensor: torch.Tensor, sources: Sequence[torch.Tensor]) -> None:
+        self.tensor = tensor
+        self.sources = tuple(map(weakref.ref, sources))
+        self.hashes = [content_hash(source) for source in sources]
+
+    def is_of(self, sources: Sequence[torch.Tensor]) -> bool:
+        """Whether the weights are still what was packed.
+
+        The memory of a dead weight may be another's by now, and a write through ``.data`` or numpy
+        has no version: their contents tell.
+        """
+        alive = all(ref() is not None for ref in self.sources)
+        return alive and self.hashes == [content_hash(source) for source in sources]
+
+
+class PackStore:
+    """Weak-valued table of packs; ``made`` counts packs that were computed."""
+
+    def __init__(self) -> None:
+        self._packs: weakref.WeakValueDictionary[Any, Pack] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+        self.made = 0
+
+    def get(
+        self,
+        recipe: Constant,
+        weights: Mapping[str, torch.Tensor],
+        compute: Callable[[], torch.Tensor],
+    ) -> Pack:
+        """The pack of a recipe over ``weights``, computed where none is known."""
+        names: dict[str, int] = {}
+        text = tuple(_text(node, names) for node in recipe.nodes)
+        sources = [weights[name] for name in names]
+        key = (text, recipe.pack, tuple(map(_identity, sources)))
+        with self._lock:
+            known = self._packs.get(key)
+        if known is not None and known.is_of(sources):
+            return known
+        made = Pack(compute(), sources)
+        with self._lock:
+            self.made += 1
+            self._packs[key] = made
+        return made
+
+    def clear(self) -> None:
+        """Share no pack made so far any more."""
+        with self._lock:
+            self._packs.clear()
+
+
+STORE = PackStore()
+
+
+def content_hash(tensor: torch.Tensor) -> int:
+    """A number that changes with the contents (for 100 MB about 10 ms, less than packing them)."""
+    with torch.no_grad():
+        plain = tensor.detach()
+        if plain.dtype.is_complex or plain.is_quantized or plain.layout is not torch.strided:
+            return 0
+        width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        return int(plain.view(width[plain.dtype.itemsize]).sum()) if plain.numel() else 0
+
+
+def _identity(tensor: torch.Tensor) -> Any:
+    version = -1 if tensor.is_inference() else tensor._version
+    return (
+        tensor.data_ptr(),
+        version,
+        tensor.dtype,
+        tuple(tensor.shape),
+        tuple(tensor.stride()),
+    )
+
+
+def _text(node: Node, names: dict[str, int]) -> str:
+    """The sub-graph behind a constant node, with weights numbered in the order of their use."""
+    if node.op == "get_attr":
+        return f"w{names.setdefault(str(node.target), len(names))}"
+
+    def spell(value: Any) -> str:
+        if isinstance(value, Node):
+            return _text(value, names)
+        if isinstance(value, (list, tuple)):
+            return f"[{', '.join(map(spell, value))}]"
+        return repr(value)
+
+    named = [f"{key}={spell(value)}" for key, value in sorted(node.kwargs.items())]
+    return f"{node.target}({', '.join([*map(spell, node.args), *named])})"
