@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_aio.kernels.reorder import HaloZero
+from torch_aio.ir.symbols import Guards, evaluate, symbol
 from torch_aio.plan.memory import ALIGNMENT, lifetimes, phases, place
+from torch_aio.plan.plan import Plan
 from torch_aio.plan.value import Buffer, Step
 
 SPEC = HaloZero()
@@ -72,3 +74,16 @@ def test_memory_is_reused_after_its_last_reader() -> None:
     phases(steps)
     _, total = place(lifetimes(steps), {})
     assert total <= 3 * 1024
+
+
+def test_a_size_that_shrinks_as_its_symbol_grows_has_room() -> None:
+    """Memory for the bucket above a symbol must hold what is larger below it."""
+    rest = Buffer("arena", 100 - 4 * symbol("s"), 0)
+    other = Buffer("arena", 4 * symbol("s"), 1)
+    steps = [step([], [rest]), step([], [other]), step([rest, other], [])]
+    plan = Plan(steps, 0, [], [], Guards({}))
+    for s in (3, 5, 24):
+        offsets, total = plan._placement({"s": s})
+        ranges = sorted((offsets[b], offsets[b] + evaluate(b.bytes, {"s": s})) for b in offsets)
+        assert ranges[0][1] <= ranges[1][0]
+        assert ranges[1][1] <= total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,10 @@ class TensorPlan:
     dtype: torch.dtype
 
 
+Placement = tuple[dict[Buffer, int], int]
+"""Offsets of arena buffers, and the size of the arena."""
+
+
 @dataclass
 class Plan:
     """The steps of one network; ``guards`` are the answers about sizes that it relies on."""
@@ -35,6 +39,7 @@ class Plan:
     outputs: list[TensorPlan]
     constants: list[Constant | Table]
     guards: Guards
+    _placements: dict[tuple[int, ...], Placement] = field(default_factory=dict)
 
     @cached_property
     def spans(self) -> dict[Buffer, tuple[int, int]]:
@@ -48,9 +53,7 @@ class Plan:
         Memory is planned for the power-of-two bucket above each symbol, so that growing sizes meet
         the same arena again.
         """
-        bucket = {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
-        spans = self.spans
-        offsets, arena = place(spans, bucket)
+        offsets, arena = self._placement(env)
         blocks: list[int] = []
         starts: list[int] = []
         scratch = 0
@@ -75,6 +78,20 @@ class Plan:
                 if isinstance(c, Table)
             },
         )
+
+    def _placement(self, env: Mapping[str, int]) -> Placement:
+        """Arena offsets for the bucket of ``env``.
+
+        For ``env`` itself where a size grows as a symbol shrinks (what is left of a cache).
+        """
+        spans = self.spans
+        bucket = {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
+        if any(evaluate(b.bytes, env) > evaluate(b.bytes, bucket) for b in spans):
+            return place(spans, env)
+        key = tuple(bucket.values())
+        if key not in self._placements:
+            self._placements[key] = place(spans, bucket)
+        return self._placements[key]
 
     @property
     def first_constant(self) -> int:
