@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from graph_forms import Hand, agree, targets
 from torch_aio.graph.normalise import normalise
+from torch_aio.graph.simplify import simplify
 
 aten = torch.ops.aten
 Build = Callable[[Hand, Node], Any]
@@ -232,6 +233,31 @@ SPELLINGS: dict[str, tuple[Callable[[], torch.Tensor], Build, list[str]]] = {
         lambda h, x: h.op(aten.view.default, x, [h.op(aten.sym_size.int, x, 1), -1]),
         ["view"],
     ),
+    "pad_constant": (
+        matrix,
+        lambda h, x: h.op(aten.pad.default, x, [1, 2], "constant", 0.5),
+        ["constant_pad_nd"],
+    ),
+    "pad_reflect": (
+        batch,
+        lambda h, x: h.op(aten.pad.default, x, [0, 3], "reflect"),
+        ["slice", "flip", "cat"],
+    ),
+    "reflection_pad": (
+        image,
+        lambda h, x: h.op(aten.reflection_pad2d.default, x, [1, 0, 2, 3]),
+        ["slice", "cat", "slice", "flip", "slice", "flip", "cat"],
+    ),
+    "replication_pad": (
+        image,
+        lambda h, x: h.op(aten.replication_pad2d.default, x, [1, 3, 0, 2]),
+        ["slice", "slice", "expand", "cat", "slice", "expand", "cat"],
+    ),
+    "pad_circular": (
+        image,
+        lambda h, x: h.op(aten.pad.default, x, [1, 8, 0, 2], "circular"),
+        ["slice", "cat", "slice", "cat"],
+    ),
     "expand_same": (
         matrix,
         lambda h, x: h.op(aten.relu.default, h.op(aten.expand.default, x, [4, -1])),
@@ -269,6 +295,39 @@ def test_a_normal_graph_stays_as_it_is(name: str) -> None:
     gm = h.done(build(h, h.inputs[0]))
     normalise(gm)
     assert normalise(gm) == 0
+
+
+def cell(h: Hand, kind: str, x: Node, *, batch: int, bias: bool) -> list[Node]:
+    """A recurrent cell of 6 inputs and 5 states and everything it returns."""
+    rows = 5 * {"lstm": 4, "gru": 3}.get(kind, 1)
+    state = [h.constant(torch.randn(batch, 5)) for _ in range(2 if kind == "lstm" else 1)]
+    held = [weights(h, rows, 6), weights(h, rows, 5)]
+    held += [h.constant(torch.randn(rows)) for _ in range(2 if bias else 0)]
+    target = getattr(aten, f"{kind}_cell").default
+    called = h.op(target, x, state if kind == "lstm" else state[0], *held)
+    if kind != "lstm":
+        return [called]
+    return [h.op(operator.getitem, called, index) for index in (0, 1)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "products", "activations"),
+    [("lstm", 2, 5), ("gru", 2, 3), ("rnn_tanh", 2, 1), ("rnn_relu", 2, 1)],
+)
+def test_recurrent_cells_are_spelled_out(
+    kind: str, products: int, activations: int, batch: int, bias: bool
+) -> None:
+    """Both items of an LSTM cell share one computation."""
+    x = torch.randn(batch, 6) * 0.3
+    h = Hand(x)
+    gm = h.done(*cell(h, kind, h.inputs[0], batch=batch, bias=bias))
+    assert agree(gm, lambda gm: normalise(gm) + simplify(gm), [x]) > 0
+    found = targets(gm, constants=True)
+    assert found.count("linear") == products
+    assert sum(name in ("sigmoid", "tanh", "relu") for name in found) == activations
+    assert not any("cell" in name for name in found)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,18 @@ from torch_aio.graph.spelling import (
     einsum,
     elementwise,
     norms,
+    padding,
+    recurrent,
     transformer,
     views,
 )
 
-ITEMS: dict[Any, Rule] = {**contraction.ITEMS, **norms.ITEMS, **transformer.ITEMS}
+ITEMS: dict[Any, Rule] = {
+    **contraction.ITEMS,
+    **norms.ITEMS,
+    **recurrent.ITEMS,
+    **transformer.ITEMS,
+}
 
 
 def item(node: Node) -> Value:
@@ -39,6 +46,8 @@ RULES: dict[Any, Rule] = {
     **contraction.RULES,
     **einsum.RULES,
     **norms.RULES,
+    **padding.RULES,
+    **recurrent.RULES,
     **transformer.RULES,
     **creation.RULES,
     operator.getitem: item,

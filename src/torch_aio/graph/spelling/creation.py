@@ -85,20 +85,6 @@ def _is_legacy_empty(value: Node) -> bool:
     return spec(value).ndim == 1 and isinstance(size := spec(value).shape[0], int) and size == 0
 
 
-def pad(node: Node) -> Value:
-    """pad(x, p, "constant", v) -> constant_pad_nd(x, p, v); without padding -> clone(x)."""
-    bound = bind(node)
-    x, sides, value = bound["self"], list(bound["pad"]), bound["value"]
-    if bound.get("mode", "constant") != "constant":
-        return None
-    if all(isinstance(side, int) and side == 0 for side in sides):
-        return emit(node.graph, node, aten.clone.default, (x,))
-    args = (x, sides, 0 if value is None else value)
-    if node.target is aten.constant_pad_nd.default and node.args == args and not node.kwargs:
-        return None
-    return emit(node.graph, node, aten.constant_pad_nd.default, args)
-
-
 def embedding(node: Node) -> Value:
     """embedding(w, i, padding, scale, sparse) -> embedding(w, i): the rest matters to gradients."""
     if len(node.args) == 2 and not node.kwargs:
@@ -136,6 +122,5 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_NUMBERS, number),
     aten.stack.default: stack,
     aten.cat.default: cat,
-    **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
     aten.embedding.default: embedding,
 }
