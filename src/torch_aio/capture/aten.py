@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +109,7 @@ def functional(
         if fake_mode is not None:
             stack.enter_context(compat.tracing(compat.TracingContext(fake_mode)))
         stack.enter_context(keeping_composites())
-        # torch.compile(...).aot_compile sets these, and AOT then insists on Inductor's output type.
-        names = ("force_autograd_cache", "bundled_autograd_cache", "strict_autograd_cache")
-        flags = {name: False for name in names if hasattr(compat.functorch_config, name)}
-        stack.enter_context(compat.functorch_config.patch(**flags))
+        stack.enter_context(_no_autograd_cache())
         call = compat.aot_module_simplified(
             gm,
             examples,
@@ -157,6 +154,14 @@ def overload(name: str) -> Any:
         return operator.attrgetter(name)(aten)
     except AttributeError:
         return None
+
+
+def _no_autograd_cache() -> AbstractContextManager[Any]:
+    """Without what aot_compile sets: with it AOT insists on Inductor's output type."""
+    names = ("force_autograd_cache", "bundled_autograd_cache", "strict_autograd_cache")
+    flags = {name: False for name in names if hasattr(compat.functorch_config, name)}
+    patch: AbstractContextManager[Any] = compat.functorch_config.patch(**flags)
+    return patch
 
 
 _keeping = threading.RLock()

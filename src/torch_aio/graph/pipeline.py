@@ -13,6 +13,7 @@ from torch_aio.graph.cut import cut
 from torch_aio.graph.drop_copies import drop_copies
 from torch_aio.graph.drop_masks import drop_masks
 from torch_aio.graph.fold_batch_norm import fold_batch_norm
+from torch_aio.graph.fuel import limited
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
 from torch_aio.graph.fuse_norm import fuse_norm
@@ -20,7 +21,6 @@ from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.reinplace import reinplace
-from torch_aio.graph.rewrite import limited
 from torch_aio.graph.simplify import simplify
 
 Pass = Callable[[GraphModule], int]

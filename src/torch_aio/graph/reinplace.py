@@ -6,7 +6,8 @@ from torch.fx import GraphModule, Node
 
 from torch_aio.graph import alias
 from torch_aio.graph.compare import is_same
-from torch_aio.graph.rewrite import aten, calls, refuse, spec, spend
+from torch_aio.graph.fuel import spend
+from torch_aio.graph.rewrite import aten, calls, refuse, spec
 
 UPDATES = (
     aten.index_copy.default,

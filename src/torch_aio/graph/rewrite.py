@@ -6,10 +6,8 @@ plain PyTorch and every node's ``meta["spec"]`` is what running it gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from torch_aio.graph.compare import is_same, is_symbolic, same_sizes
+from torch_aio.graph.fuel import spend
 from torch_aio.ir import shapes
 from torch_aio.ir.spec import TensorSpec
 
@@ -27,35 +26,6 @@ Rule = Callable[[Node], Value]  # the value that replaces the node, or None: lea
 INHERITED = ("source", "path", "name")
 # How shape functions say that they cannot tell (an operator or a mode of it that they do not know).
 _UNTOLD = (NotImplementedError, ValueError, TypeError)
-
-
-@dataclass
-class Fuel:
-    """How many more rewrites may fire; bisection looks for the first that spoils an answer."""
-
-    left: int
-
-
-_fuel: ContextVar[Fuel | None] = ContextVar("fuel", default=None)
-
-
-@contextmanager
-def limited(amount: int | None) -> Iterator[None]:
-    """Let at most ``amount`` rewrites fire inside (None: any number)."""
-    token = _fuel.set(None if amount is None else Fuel(amount))
-    try:
-        yield
-    finally:
-        _fuel.reset(token)
-
-
-def spend() -> bool:
-    """Whether one more rewrite may fire; counts it."""
-    fuel = _fuel.get()
-    if fuel is None:
-        return True
-    fuel.left -= 1
-    return fuel.left >= 0
 
 
 def emit(
@@ -297,7 +267,4 @@ def sweep_dead(graph: Graph) -> int:
 def is_effect(node: Node) -> bool:
     """Whether running ``node`` changes something besides its own value."""
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and (schema.is_mutable or node.target in _IMPURE)
-
-
-_IMPURE: frozenset[Any] = frozenset()
+    return schema is not None and bool(schema.is_mutable)

@@ -61,9 +61,9 @@ def clear_halo(ctx: Lowering, value: Value, halo: tuple[int, int]) -> None:
 
 def planes(shape: tuple[Int, ...]) -> tuple[Int, Int, Int, Int]:
     """Batch, channels, height and width of a [N, C, H, W] or [N, C, L] shape."""
-    return (
-        (shape[0], shape[1], shape[2], shape[3]) if len(shape) == 4 else (*shape[:2], 1, shape[2])
-    )
+    batch, channels, *plane = shape
+    height, width = plane if len(plane) == 2 else (1, plane[0])
+    return batch, channels, height, width
 
 
 def plane_strides(value: Value) -> tuple[Int, Int, Int, Int]:
