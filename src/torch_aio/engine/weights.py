@@ -22,16 +22,18 @@ _version = operator.attrgetter("_version")
 class WeightState:
     """The weights of one packing, in the order of the graph's: referred to weakly, never changed.
 
-    To be made before packing: a change during it then shows at the next call.
+    To be made before packing: a change during it then shows at the next call. ``packs`` are what
+    variants made of them; they go when a weight goes.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._refs = tuple(map(weakref.ref, tensors))
+        self.packs: dict[Any, Any] = {}
+        packs = self.packs
+        self._refs = tuple(weakref.ref(tensor, lambda _: packs.clear()) for tensor in tensors)
         self._tracked = tuple(i for i, t in enumerate(tensors) if not t.is_inference())
         self._pick = picker(self._tracked)
         self._versions = self._versions_of(tensors)
         self._pointers = list(map(_pointer, tensors))
-        self.packs: dict[Any, Any] = {}
 
     def unmodified(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these tensors, known to be the same ones, are as they were."""

@@ -71,6 +71,7 @@ class Loaded:
         self.steps = steps
         self.outputs = tuple((shape, stride, dtype) for shape, stride, dtype in bound.outputs)
         self.arena, self.scratch = bound.arena_bytes, bound.scratch_bytes
+        self.widest = max([1, *bound.units])
 
 
 class Packed:
@@ -123,7 +124,8 @@ class Network:
             frame = frames.pop()
         except IndexError:
             frame = self._frame(loaded, packed)
-        team = self._team.size()
+        # A thread without a work unit in any step is only waited for: small models run on one.
+        team = min(self._team.size(), loaded.widest)
         if frame.threads != team:
             self._team.enter(team)
             frame.job[THREADS] = frame.threads = team
