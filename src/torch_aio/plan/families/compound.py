@@ -9,8 +9,9 @@ import torch
 from torch.fx import Node
 
 from torch_aio.ir.spec import TensorSpec
+from torch_aio.plan.families.chain_steps import binary
 from torch_aio.plan.families.dtypes import FLOATS, numbers, supported
-from torch_aio.plan.families.elementwise import Emit, lower
+from torch_aio.plan.families.fused import row
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref
 
@@ -20,17 +21,6 @@ aten = torch.ops.aten
 def _dtype(node: Node) -> torch.dtype:
     spec: TensorSpec = node.meta["spec"]
     return spec.dtype
-
-
-def _given(node: Node, position: int, name: str, default: Any) -> Any:
-    if len(node.args) > position:
-        return node.args[position]
-    return node.kwargs.get(name, default)
-
-
-def binary(op: str) -> Emit:
-    """``op(a, b)`` in the result's dtype."""
-    return lambda trace, node: trace.step(op, tuple(node.args[:2]), _dtype(node))
 
 
 def log_sigmoid(trace: ChainTrace, node: Node) -> Ref:
@@ -109,22 +99,18 @@ def accept_pow(node: Node) -> str | None:
     return numbers(node) or supported("pow")(node)
 
 
-def _row(op: Any, emit: Emit, accept: Callable[[Node], str | None]) -> Row:
-    return Row(op, "elementwise", accept=accept, lower=lower, chain=emit, layout="any")
-
-
 ROWS: tuple[Row, ...] = (
     *(
-        _row(op, binary(name), accept_remainder(name))
+        row(op, binary(name), accept_remainder(name))
         for name in ("fmod", "remainder")
         for op in (getattr(aten, name).Tensor, getattr(aten, name).Scalar)
     ),
-    _row(aten.pow.Tensor_Tensor, binary("pow"), accept_pow),
-    _row(aten.pow.Scalar, binary("pow"), accept_pow),
-    _row(aten.log_sigmoid.default, log_sigmoid, supported("log1p")),
-    _row(aten.addcmul.default, addcmul, numbers),
-    _row(aten.addcdiv.default, addcmul, supported("div")),
-    _row(aten.lerp.Scalar, lerp, accept_lerp),
-    _row(aten.threshold.default, threshold, numbers),
-    _row(aten.isfinite.default, finite, accept_finite),
+    row(aten.pow.Tensor_Tensor, binary("pow"), accept_pow),
+    row(aten.pow.Scalar, binary("pow"), accept_pow),
+    row(aten.log_sigmoid.default, log_sigmoid, supported("log1p")),
+    row(aten.addcmul.default, addcmul, numbers),
+    row(aten.addcdiv.default, addcmul, supported("div")),
+    row(aten.lerp.Scalar, lerp, accept_lerp),
+    row(aten.threshold.default, threshold, numbers),
+    row(aten.isfinite.default, finite, accept_finite),
 )
