@@ -19,8 +19,8 @@ PROGRAM = """
 import os, subprocess, sys, threading, torch, torch_aio
 allowed = os.sched_getaffinity(0)
 before = set(os.listdir("/proc/self/task"))
-model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval()
-x = torch.randn(8, 64)
+model = torch.nn.Sequential(torch.nn.Linear(64, 512), torch.nn.ReLU()).eval()
+x = torch.randn(512, 64)
 with torch.no_grad():
     compiled = torch_aio.compile(model, (x,))
     compiled(x)

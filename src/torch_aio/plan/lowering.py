@@ -225,7 +225,8 @@ class Lowering:
     def _add_constant(self, key: Constant | Table, tensor: torch.Tensor | None) -> Value:
         self.constants.append(key)
         self.packed.append(tensor)
-        buffer = self._buffer("constant", 0, len(self.constants) - 1, "")
+        size = 0 if tensor is None else tensor.numel() * tensor.element_size()
+        buffer = self._buffer("constant", size, len(self.constants) - 1, "")
         if tensor is None:
             return Value(buffer, (1,), torch.int32, (1,))
         return Value(buffer, tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()))

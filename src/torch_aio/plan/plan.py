@@ -71,6 +71,7 @@ class Plan:
             [*barriers, False],
             arena,
             scratch,
+            self._touched(env),
             [(_numbers(o.shape, env), _numbers(o.stride, env), o.dtype) for o in self.outputs],
             {
                 i: np.ascontiguousarray(c.function(*_numbers(c.sizes, env)))
@@ -92,6 +93,10 @@ class Plan:
         if key not in self._placements:
             self._placements[key] = place(spans, bucket)
         return self._placements[key]
+
+    def _touched(self, env: Mapping[str, int]) -> int:
+        """Bytes that the steps read and write, whole buffers."""
+        return sum(evaluate(b.bytes, env) for s in self.steps for b in (*s.reads, *s.writes))
 
     @property
     def first_constant(self) -> int:

@@ -38,6 +38,8 @@ OUT_OF_RANGE = 1
 
 THREADS = 3
 """The job's slot for the number of threads."""
+ONE_THREAD = 256 << 10
+"""Bytes that one thread passes over in the time (some 10 us) that starting a team takes."""
 
 
 class Frame:
@@ -71,7 +73,7 @@ class Loaded:
         self.steps = steps
         self.outputs = tuple((shape, stride, dtype) for shape, stride, dtype in bound.outputs)
         self.arena, self.scratch = bound.arena_bytes, bound.scratch_bytes
-        self.widest = max([1, *bound.units])
+        self.widest = max([1, *bound.units]) if bound.touched_bytes > ONE_THREAD else 1
 
 
 class Packed:
@@ -124,7 +126,6 @@ class Network:
             frame = frames.pop()
         except IndexError:
             frame = self._frame(loaded, packed)
-        # A thread without a work unit in any step is only waited for: small models run on one.
         team = min(self._team.size(), loaded.widest)
         if frame.threads != team:
             self._team.enter(team)

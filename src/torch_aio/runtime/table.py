@@ -17,7 +17,8 @@ class Bound:
     """A plan with numbers: immutable, shared by calls.
 
     ``blocks`` holds the argument blocks of all steps, ``starts`` where each begins (in i64 slots),
-    ``units`` its work units, ``barriers`` whether a barrier follows. ``outputs`` are shapes,
+    ``units`` its work units, ``barriers`` whether a barrier follows;
+    ``touched_bytes`` is what all steps read and write. ``outputs`` are shapes,
     strides and dtypes. ``tables`` are constants that depend on sizes, by constant number.
     """
 
@@ -27,5 +28,6 @@ class Bound:
     barriers: list[bool]
     arena_bytes: int
     scratch_bytes: int
+    touched_bytes: int
     outputs: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
     tables: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
