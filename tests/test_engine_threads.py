@@ -7,6 +7,8 @@ import subprocesses
 THREADS = """
 import threading, torch, torch_aio
 from torch import nn
+from torch_aio.runtime import network
+network.ONE_THREAD = 0  # these small models shall run on the whole team
 
 class One(nn.Module):
     def __init__(self):
@@ -136,6 +138,8 @@ def test_fork_of_a_live_process():
 
 COUNT = """
 import torch, torch_aio
+from torch_aio.runtime import network
+network.ONE_THREAD = 0  # this small model shall run on the whole team
 model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.GELU(), torch.nn.Linear(96, 8)).eval()
 x = torch.randn(33, 64)
 with torch.no_grad():

@@ -8,8 +8,9 @@ import weakref
 
 import pytest
 import torch
-import torch_aio
 from torch import nn
+
+import torch_aio
 from torch_aio.engine.compiled import observed
 from torch_aio.engine.packs import STORE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 import torch_aio
 from torch_aio.runtime import profile
 
