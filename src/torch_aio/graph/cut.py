@@ -49,8 +49,10 @@ def _stage(node: Node) -> int:
         return 0
     odd = 0 if verdict.is_ours else 1
     stage = odd
+    # A network reads sizes from its inputs: size nodes do not delay it.
+    ready = ("constant", "size") if verdict.is_ours else ("constant",)
     for source in node.all_input_nodes:
-        if source.op == "call_function" and source.meta["verdict"].kind != "constant":
+        if source.op == "call_function" and source.meta["verdict"].kind not in ready:
             before: int = source.meta["stage"]
             stage = max(stage, before + (before % 2 != odd))
     return stage

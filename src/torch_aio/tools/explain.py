@@ -144,7 +144,8 @@ def _flops(node: Node, env: dict[str, int]) -> int:
         return evaluate(row.flops(node), env)
     if row is not None and row.view is not None:
         return 0
-    return evaluate(spec.numel, env) if isinstance(spec, TensorSpec) else 0
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    return sum(evaluate(part.numel, env) for part in parts if isinstance(part, TensorSpec))
 
 
 def _share(weighted: Iterable[tuple[Line, int]]) -> float:

@@ -10,6 +10,8 @@ from torch_aio.graph.rewrite import Rule, Value, aten, bind, calls, dim, emit, s
 
 _CONV = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
 
+_PADDED = {3: aten.conv1d.padding, 4: aten.conv2d.padding, 5: aten.conv3d.padding}
+
 
 def convolution(node: Node) -> Value:
     """_convolution(x, w, b, ..) -> conv1d/2d/3d(x, w, b, s, p, d, g); transposed -> convolution."""
@@ -28,7 +30,10 @@ def convolution(node: Node) -> Value:
 
 
 def conv(node: Node) -> Value:
-    """conv2d(x, w) -> conv2d(x, w, b, [s, s], [p, p], [d, d], g), "same" as numbers where even."""
+    """conv2d(x, w) -> conv2d(x, w, b, [s, s], [p, p], [d, d], g), "same" as numbers where even.
+
+    TorchScript says _convolution_mode for a convolution whose padding is a word.
+    """
     bound = bind(node)
     w = spec(bound["weight"])
     rank = w.ndim - 2
@@ -37,7 +42,9 @@ def conv(node: Node) -> Value:
     if isinstance(padding, str):
         spans = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
         if padding == "same" and any(span % 2 for span in spans):
-            return None
+            args = (*node.args[:4], padding, *node.args[5:])
+            is_mode = node.target is aten._convolution_mode.default
+            return emit(node.graph, node, _PADDED[w.ndim], args) if is_mode else None
         padding = [span // 2 if padding == "same" else 0 for span in spans]
     args = (
         bound["input"],
@@ -177,7 +184,7 @@ RULES: dict[Any, Rule] = {
     aten._convolution.deprecated: convolution,
     aten.convolution.default: convolution,
     **dict.fromkeys(_CONV.values(), conv),
-    **dict.fromkeys((aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding), conv),
+    **dict.fromkeys((*_PADDED.values(), aten._convolution_mode.default), conv),
     **dict.fromkeys(
         (
             aten.conv_transpose1d.default,

@@ -69,6 +69,18 @@ def max_pool_item(node: Node) -> Value:
     return emit(node.graph, node, _POOLS[callee(call)], call.args, call.kwargs)
 
 
+def extreme_item(node: Node) -> Value:
+    """getitem(max(x, d), 0) -> amax(x, [d]), getitem(.., 1) -> argmax(x, d); also min."""
+    call, index = node.args
+    assert isinstance(call, Node)
+    bound = bind(call)
+    values, places = _EXTREMES[callee(call)]
+    if index == 1:
+        args = (bound["self"], bound["dim"], bound["keepdim"])
+        return emit(node.graph, node, places, args)
+    return emit(node.graph, node, values, (bound["self"], [bound["dim"]], bound["keepdim"]))
+
+
 def max_pool(node: Node) -> Value:
     """max_pool2d(x, 3) -> max_pool2d(x, [k, k], [s, s], [p, p], [d, d], ceil)."""
     bound = bind(node)
@@ -159,6 +171,10 @@ _POOLS: dict[Any, Any] = {
     getattr(aten, f"max_pool{n}d_with_indices").default: getattr(aten, f"max_pool{n}d").default
     for n in (2, 3)
 }
+_EXTREMES: dict[Any, Any] = {
+    aten.max.dim: (aten.amax.default, aten.argmax.default),
+    aten.min.dim: (aten.amin.default, aten.argmin.default),
+}
 _ALL: dict[Any, Any] = {
     aten.mean.default: aten.mean.dim,
     aten.sum.default: aten.sum.dim_IntList,
@@ -173,6 +189,7 @@ ITEMS: dict[Any, Rule] = {
     aten.native_layer_norm.default: layer_norm_item,
     aten.native_group_norm.default: group_norm_item,
     **dict.fromkeys(_POOLS, max_pool_item),
+    **dict.fromkeys(_EXTREMES, extreme_item),
 }
 RULES: dict[Any, Rule] = {
     aten.batch_norm.default: batch_norm,

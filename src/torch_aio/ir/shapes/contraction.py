@@ -87,9 +87,8 @@ def sdpa(
 
     Older flash kernels allocate ``[batch, length, heads, width]`` and transpose.
     """
-    shape = (*broadcast(query.shape[:-2], value.shape[:-2]), query.shape[-2], value.shape[-1])
-    if enable_gqa:
-        shape = (*query.shape[:-1], value.shape[-1])
+    batch = query.shape[:-2] if enable_gqa else broadcast(query.shape[:-2], value.shape[:-2])
+    shape = (*batch, query.shape[-2], value.shape[-1])
     if not _flash(query, key, value, attn_mask, dropout_p):
         return contiguous(shape, query.dtype)
     if _flash_follows_query():
