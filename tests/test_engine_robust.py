@@ -161,10 +161,9 @@ def test_meta_inputs():
     with pytest.raises(InputError, match="dense CPU tensor"):
         compiled(torch.randn(3, 12, device="meta"))
     frozen_model = check(frozen, model, torch.randn(3, 12))
-    for _ in range(2):
+    for _ in range(2):  # TorchScript's own answer
         with pytest.raises((RuntimeError, NotImplementedError)):
-            assert frozen_model(torch.randn(3, 12, device="meta")).device.type == "cpu"
-            raise RuntimeError
+            frozen_model(torch.randn(3, 12, device="meta"))
 
 
 @DOORS

@@ -13,7 +13,7 @@ network.ONE_THREAD = 0  # these small models shall run on the whole team
 class One(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.b = nn.Linear(32, 48), nn.Linear(48, 16)
+        self.a, self.b = nn.Linear(256, 384), nn.Linear(384, 16)
         self.s = nn.Parameter(torch.ones(16))
     def forward(self, x):
         y = torch.fft.fft(torch.relu(self.a(x))).real  # a node for PyTorch between two networks
@@ -27,6 +27,8 @@ class Two(nn.Module):
     def forward(self, x):
         return torch.softmax(self.l(torch.relu(self.c(x)).mean((2, 3))), -1)
 
+from torch_aio.runtime import network, threads as team
+network.ONE_THREAD = 0  # every call by the whole team
 torch.manual_seed(0)
 one, two = One().eval(), Two().eval()
 plain, second = One().eval(), Two().eval()
@@ -49,7 +51,7 @@ def work(seed):
         with torch.no_grad():
             for i in range(200):
                 rows = 2 + (seed + i) % 7
-                x = torch.randn(rows, 32, generator=generator)
+                x = torch.randn(16 * rows, 256, generator=generator)
                 base = plain(x)
                 check_one(x, ours_one(x), base)
                 z = torch.randn(2 + i % 3, 3, 9, 8 + (i % 2), generator=generator)
@@ -70,11 +72,12 @@ changer.start()
 [t.start() for t in threads]; [t.join() for t in threads]
 going = False; changer.join()
 assert not failures, failures[:5]
+assert team.team().used
 print("done")
 """
 
 EXPORT = """
-    ours_one = torch_aio.compile(one, (torch.randn(4, 32),), dynamic_shapes={"x": {0: AUTO}})
+    ours_one = torch_aio.compile(one, (torch.randn(4, 256),), dynamic_shapes={"x": {0: AUTO}})
     ours_two = torch_aio.compile(
         two, (torch.randn(2, 3, 9, 8),), dynamic_shapes={"x": {0: AUTO, 3: AUTO}})
 """
@@ -112,6 +115,8 @@ with torch.no_grad():
     compiled = torch_aio.compile(model, (x,))
     expected = compiled(x)
     torch.testing.assert_close(expected, model(x), rtol=1e-3, atol=1e-3)
+    from torch_aio.runtime import threads
+    assert threads.team().used
     child = os.fork()
     if child == 0:
         torch.testing.assert_close(compiled(x), expected)
@@ -141,9 +146,11 @@ import torch, torch_aio
 from torch_aio.runtime import network
 network.ONE_THREAD = 0  # this small model shall run on the whole team
 model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.GELU(), torch.nn.Linear(96, 8)).eval()
-x = torch.randn(33, 64)
+x = torch.randn(333, 64)
 with torch.no_grad():
     compiled = torch_aio.compile(model, (x,))
+    from torch_aio.runtime import network
+    network.ONE_THREAD = 0
     expected = model(x)
     for count in (1, 2, 1, 2, 4, 1, 3):
         torch.set_num_threads(count)
