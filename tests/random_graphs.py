@@ -1,10 +1,10 @@
 """Random programs of supported operators: the generator behind test_random_graphs.
 
-A program is text: one operator application a line over named values, so a failure prints as a module
-that can be pasted. Every line is run while it is drawn, in fp32, in fp64, and in fp64 with every
-operand shaken by one rounding. A line that eager refuses, whose values grow large, or whose result
-moves by more than a few roundings (cancellation) is dropped: the programs kept are well conditioned,
-so that the bound of accuracy.py means what it says.
+A program is text: one operator application a line over named values, so a failure prints as a
+module that can be pasted. Every line is run while it is drawn, in fp32, in fp64, and in fp64 with
+every operand shaken by one rounding. A line that eager refuses, whose values grow large, or whose
+result moves by more than a few roundings (cancellation) is dropped: the programs kept are well
+conditioned, so that the bound of accuracy.py means what it says.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accuracy import error
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from accuracy import error
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
 """Sizes around lanes (8, 16) and tiles; zero is drawn apart, once in forty."""
@@ -54,9 +55,7 @@ class Input:
             return torch.rand(self.shape, generator=generator) < 0.5
         if self.dtype != FLOAT:
             low = 0 if self.from_zero else -self.limit
-            return torch.randint(
-                low, self.limit, self.shape, generator=generator, dtype=self.dtype
-            )
+            return torch.randint(low, self.limit, self.shape, generator=generator, dtype=self.dtype)
         x = torch.randn(self.shape, generator=generator)
         if self.special and x.numel():
             count = min(3, x.numel())
@@ -156,8 +155,8 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 class Value:
     """A value of the program under construction, as three evaluations see it.
 
-    ``exact``: without rounding so far, hence the same in every precision: what comparisons, rounding
-    and conversions to integers may be applied to.
+    ``exact``: without rounding so far, hence the same in every precision: what comparisons,
+    rounding and conversions to integers may be applied to.
     """
 
     name: str
@@ -253,15 +252,15 @@ class Draw:
         shape: Callable[[], Shape] | None = None,
     ) -> Value:
         """A value of the pool that fits, or else (or at times) a new input."""
-        known = [
-            v for v in self.pool if v.dtype in dtypes and len(v.shape) in ndim and fits(v)
-        ]
+        known = [v for v in self.pool if v.dtype in dtypes and len(v.shape) in ndim and fits(v)]
         if known and not self.rare(4):
             return self.use(self.of(known[::-1]))
         wanted = shape() if shape else self.shape(self.of(ndim))
         return self.use(self.input(wanted, self.of(dtypes)))
 
-    def beside(self, a: Value, dtypes: Sequence[torch.dtype] = (FLOAT,), *, exact: bool = False) -> Value:
+    def beside(
+        self, a: Value, dtypes: Sequence[torch.dtype] = (FLOAT,), *, exact: bool = False
+    ) -> Value:
         """A value that broadcasts with ``a``."""
 
         def fits(v: Value) -> bool:
@@ -306,7 +305,9 @@ class Draw:
         try:
             plain = self._run(text, FLOAT, lambda v: v.plain)
             wide = self._run(text, torch.float64, lambda v: v.wide)
-            shaken = self._run(text, torch.float64, lambda v: _shake(v.shaken) if shake else v.shaken)
+            shaken = self._run(
+                text, torch.float64, lambda v: _shake(v.shaken) if shake else v.shaken
+            )
         except (RuntimeError, IndexError, ValueError):
             return None  # eager refuses it
         return Value(name, plain, wide, shaken, exact) if _is_sound(plain, wide, shaken) else None

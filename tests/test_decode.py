@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close, reference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from accuracy import assert_close, reference
 from torch_aio.capture import compat
 from torch_aio.capture.torchscript import runner_of
 from torch_aio.engine.compiled import observed

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close, reference
 from torch import Tensor, nn
 from torch.export import Dim
 
 import torch_aio
+from accuracy import assert_close, reference
 from torch_aio.capture import compat
 from torch_aio.engine.compiled import observed
 from torch_aio.graph.cut import OUTSIDE
@@ -137,7 +137,7 @@ def test_torch_compile(name: str, dynamic: bool | None) -> None:
 def test_export(name: str) -> None:
     shapes = MODELS[name][2]
     if name.endswith("MLP"):  # a Sequential's only argument
-        shapes = shapes[0],
+        shapes = (shapes[0],)
     door = lambda model, inputs: torch_aio.compile(model, inputs, dynamic_shapes=shapes)  # noqa: E731
     assert check(name, door) == 1
 

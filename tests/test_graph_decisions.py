@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close, reference, run
 from torch import Tensor, nn
 
 import torch_aio
+from accuracy import assert_close, reference, run
 from torch_aio.engine import compiled
 from torch_aio.engine.variant import Variant
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close, reference, run
 from torch import Tensor, nn
 
 import torch_aio
+from accuracy import assert_close, reference, run
 
 torchvision = pytest.importorskip("torchvision")
 transformers = pytest.importorskip("transformers")

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_aio.kernels.reorder import HaloZero
 from torch_aio.ir.symbols import Guards, evaluate, symbol
+from torch_aio.kernels.reorder import HaloZero
 from torch_aio.plan.memory import ALIGNMENT, lifetimes, phases, place
 from torch_aio.plan.plan import Plan
 from torch_aio.plan.value import Buffer, Step

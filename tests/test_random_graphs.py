@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close
 from hypothesis import given, note
 from hypothesis import strategies as st
-from random_graphs import Program, programs
-from random_operators import TABLE
 from torch.fx import Node
 
 import torch_aio
+from accuracy import assert_close
+from random_graphs import Program, programs
+from random_operators import TABLE
 from torch_aio.engine.compiled import CompiledGraph, observed
 from torch_aio.graph.cut import OUTSIDE
 

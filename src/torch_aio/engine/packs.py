@@ -17,7 +17,6 @@ from torch.fx import Node
 
 from torch_aio.plan.lowering import Constant
 
-
 SAMPLES = 256
 
 

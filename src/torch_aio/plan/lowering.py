@@ -28,8 +28,8 @@ TableFunction = Callable[..., "np.ndarray[Any, Any]"]
 class Group:
     """Nodes that become one step: an anchor with its epilogue, or an elementwise chain.
 
-    ``nodes`` in graph order; ``anchor`` the first where a kernel computes it, else None; the value of
-    ``output`` (the last node) is the only one that leaves the group.
+    ``nodes`` in graph order; ``anchor`` the first where a kernel computes it, else None; the value
+    of ``output`` (the last node) is the only one that leaves the group.
     """
 
     nodes: list[Node]
@@ -61,8 +61,8 @@ class Table:
 class Lowering:
     """Collects the steps of one network.
 
-    ``inputs`` are the nodes whose tensors come from outside, ``outputs`` those whose tensors go out.
-    ``packed_value`` gives the packed tensor of a recipe (once per weights, from the engine).
+    ``inputs`` are the nodes whose tensors come from outside, ``outputs`` those whose tensors go
+    out. ``packed_value`` gives the packed tensor of a recipe (once per weights, from the engine).
     """
 
     isa: Isa
@@ -105,7 +105,7 @@ class Lowering:
         return isinstance(node, Node) and bool(node.meta.get("constant"))
 
     def constant(self, node: Node | tuple[Node, ...], pack: Pack | None = None) -> Value:
-        """The (packed) constant; ``pack`` must be hashable by value (a frozen dataclass or function)."""
+        """The (packed) constant; ``pack``, hashable by value: a frozen dataclass or a function."""
         nodes = node if isinstance(node, tuple) else (node,)
         key = Constant(nodes, pack)
         if key not in self._constant_values:
@@ -170,8 +170,8 @@ class Lowering:
     def epilogue(self, group: Group, trace: ChainTrace, channel: int) -> tuple[Chain, list[Value]]:
         """Finish the chain of a group behind its anchor.
 
-        ``trace`` already holds the accumulator (and bias). Returns the chain and the values of inputs
-        1.. expanded to the output's shape; dimension ``channel`` decides their access kind.
+        ``trace`` already holds the accumulator (and bias). Returns the chain and the values of
+        inputs 1.. expanded to the output's shape; dimension ``channel`` decides their access kind.
         """
         for node in group.nodes:
             if node is not group.anchor:
