@@ -1,6 +1,6 @@
 """Vector mathematics: every operation a chain can contain.
 
-``OPS[name](k, *vectors)`` emits one operation on vectors (or scalars) of one type. Errors are$
+``OPS[name](k, *vectors)`` emits one operation on vectors (or scalars) of one type. Errors are
 stated in ulp in each function's docstring and held by tests/test_vmath.py.
 """
 

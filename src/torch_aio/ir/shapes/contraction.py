@@ -93,8 +93,8 @@ def sdpa(
         return contiguous(shape, query.dtype)
     if _flash_follows_query():
         return dense_like(query)
-    batch, heads, length, width = shape
-    return transpose(contiguous((batch, length, heads, width), query.dtype), 1, 2)
+    count, heads, length, width = shape
+    return transpose(contiguous((count, length, heads, width), query.dtype), 1, 2)
 
 
 @lru_cache(maxsize=1)
