@@ -23,7 +23,8 @@ class Case:
     apply: Callable[..., Tensor]
     inputs: Callable[[int], tuple[Tensor, ...]]
     weights: tuple[tuple[int, ...], ...] = ()
-    least: int = 0  # the smallest n that eager takes
+    least: int = 0  # the smallest n that eager takes, and ours claims
+    varies: bool = True  # whether it is claimed where n is not known
 
     def __str__(self) -> str:
         return self.name
@@ -83,10 +84,18 @@ def unary(*names: str, inputs: Any = row) -> tuple[Case, ...]:
 ELEMENTWISE: tuple[Case, ...] = (
     *unary(*"relu sigmoid tanh exp exp2 expm1 erf sin cos neg abs sign floor ceil trunc".split()),
     *unary(*"round isnan isinf silu gelu hardswish hardsigmoid mish leaky_relu elu".split()),
-    *unary(*"softplus hardtanh relu6 selu hardshrink logsigmoid clone".split()),
+    *unary(*"softplus hardtanh relu6 clone".split()),
     *unary(*"log log2 log10 log1p sqrt rsqrt reciprocal".split(), inputs=positive),
     *unary(*"add sub mul div maximum minimum eq ne lt le gt ge".split(), inputs=pair),
     *unary(*"abs neg sign".split(), inputs=whole),
+    *unary("logsigmoid", "isfinite"),
+    *unary(*"fmod remainder".split(), inputs=lambda n: (floats(n, 17) * 4, positive(n)[0])),
+    *unary("pow", inputs=lambda n: (positive(n)[0], floats(17))),
+    *unary("addcmul", "addcdiv", inputs=lambda n: (*pair(n), positive(n)[0])),
+    Case("remainders", lambda x: x.remainder(3) + x.fmod(2.5), row),
+    Case("power of a number", lambda x: 2.5**x, row),
+    Case("lerp", lambda a, b: torch.lerp(a, b, 0.3), lambda n: (floats(n, 17), floats(n, 17))),
+    Case("threshold", lambda x: F.threshold(x, 0.1, 20.0), row),
     *unary("bitwise_not", inputs=whole),
     *unary("logical_not", "bitwise_not", inputs=lambda n: (mask(n, 17),)),
     *unary(
@@ -179,6 +188,8 @@ CONVOLUTIONS: tuple[Case, ...] = (
     Case("conv2d depthwise", conv2d(groups=20, padding=1), planes, ((20, 1, 3, 3), (20,))),
     Case("conv2d multiplier", conv2d(groups=20), planes, ((40, 1, 3, 3),)),
     Case("conv2d same", conv2d(padding="same"), planes, ((8, 20, 3, 3), (8,))),
+    Case("conv2d even", conv2d(padding="same"), planes, ((8, 20, 2, 4), (8,))),
+    Case("conv1d even", lambda x, w: F.conv1d(x, w, padding="same"), lines, ((9, 20, 4),)),
     Case("conv2d first layer", conv2d(stride=2, padding=3), lambda n: (floats(n, 3, 19, 21),),
          ((16, 3, 7, 7), (16,))),
     Case("conv2d relu", lambda x, w, b: F.conv2d(x, w, b, padding=1).relu(), planes,
@@ -220,16 +231,22 @@ ROWWISE: tuple[Case, ...] = (
     Case("layer_norm", lambda x, w, b: F.layer_norm(x, (17,), w, b), row, ((17,), (17,))),
     Case("layer_norm bare", lambda x: F.layer_norm(x, (17,)) * 2, row),
     Case("layer_norm planes", lambda x: F.layer_norm(x, (9, 7)), planes),
+    Case("group_norm", lambda x, w, b: F.group_norm(x, 5, w, b), planes, ((20,), (20,))),
     Case("rms_norm", lambda x, w: F.rms_norm(x, (17,), w, 1e-6), row, ((17,),)),
 )
 
 REDUCTIONS: tuple[Case, ...] = (
     *(
-        Case(f"{name} {dims or 'all'}", lambda x, f=name, d=dims: getattr(x, f)(*d), cube, least=1)
+        Case(
+            f"{name} {dims or 'all'}",
+            lambda x, f=name, d=dims: getattr(x + 1, f)(*d),
+            cube,
+            least=1,
+        )
         for name in ("sum", "mean", "amax", "amin")
         for dims in ((), (0,), (1,), (-1,), ((0, 2), True))
-    ),
-    Case("max values", lambda x: x.max(-1)[0] + x.min(-1).values, cube),
+    ),  # of numbers around one: sums near zero measure cancellation
+    Case("max values", lambda x: x.max(-1)[0] + x.min(-1).values, cube, least=1),
     Case("max of all", lambda x: x.max() - x.min(), cube, least=1),
     Case("sum of integers", lambda x: x.sum(0) + x.sum(), whole),
     Case("sum of a mask", lambda x: x.sum(-1), lambda n: (mask(n, 17),)),
@@ -238,9 +255,11 @@ REDUCTIONS: tuple[Case, ...] = (
     Case("all", lambda x: (x > -1).all(0) & (x > -9).all(), row),
     Case("all of dims", lambda x: (x > -1).all((0, 2)), cube),
     Case("any of dims", lambda x: (x > 1).any((0, 2)), cube),
-    Case("argmax", lambda x: x.argmax(-1) + x.argmin(-1), row),
+    Case("argmax", lambda x: x.argmax(-1) + x.argmin(-1), row, least=1),
+    Case("places", lambda x: x.max(1)[1] + x.min(1).indices, row, least=1),
     Case("norm", lambda x: torch.linalg.vector_norm(x, 2, -1), cube),
-    Case("var", lambda x: x.var(-1) + x.var((0, 1), correction=0).sum(), cube, least=2),
+    Case("var", lambda x: x.var(-1) + x.std(-1, False), cube, least=1),
+    Case("var of n", lambda x: x.var((0, 1), correction=0) + x.std(), cube, (), 1, varies=False),
     Case("cumsum", lambda x: x.cumsum(-1) + x.cumsum(0), row),
     Case("pooled mean", lambda x: x.mean((2, 3)), planes),
 )

@@ -132,7 +132,9 @@ def reshape(d: Draw) -> str:
         return f"{x.name}.reshape({(*x.shape[:i], merged, *x.shape[i + 2 :])})"
     factor = next((f for f in (2, 3, 5) if x.shape[i] and x.shape[i] % f == 0), 0)
     if way == "divide" and factor:
-        return f"{x.name}.reshape({(*x.shape[:i], factor, x.shape[i] // factor, *x.shape[i + 1 :])})"
+        return (
+            f"{x.name}.reshape({(*x.shape[:i], factor, x.shape[i] // factor, *x.shape[i + 1 :])})"
+        )
     return f"{x.name}.flatten()" if way == "flatten" else f"{x.name}.reshape(-1, 1)"
 
 
@@ -382,9 +384,7 @@ def _heads(d: Draw) -> tuple[Value, Value, Value]:
     heads, queries, keys = d.integer(1, 3), d.of((1, 3, 8, 17)), d.of((3, 8, 1, 17, 33))
     batch = d.integer(1, 2)
     shapes = [(batch, heads, n, width) for n in (queries, keys, keys)]
-    q, k, v = (
-        d.value(lambda t, s=s: t.shape == s, ndim=(4,), shape=lambda s=s: s) for s in shapes
-    )
+    q, k, v = (d.value(lambda t, s=s: t.shape == s, ndim=(4,), shape=lambda s=s: s) for s in shapes)
     return q, k, v
 
 
@@ -429,9 +429,7 @@ def index(d: Draw) -> str | None:
     if 0 in x.shape:
         return None
     shape = d.shape(d.of((1, 2)))
-    first, second = (
-        d.use(d.input(shape, LONG, limit=x.shape[i])).name for i in (0, 1)
-    )
+    first, second = (d.use(d.input(shape, LONG, limit=x.shape[i])).name for i in (0, 1))
     text = d.of(("{x}[{i}]", "{x}[:, {j}]", "{x}[{i}, {j}]"))
     return text.format(x=x.name, i=first, j=second)
 
@@ -468,7 +466,7 @@ SMOOTH = (
     "torch.sqrt({x})", "torch.rsqrt({x})", "torch.reciprocal({x})", "torch.erf({x})",
     "torch.sin({x})", "torch.cos({x})", "F.hardswish({x})", "F.hardsigmoid({x})", "F.mish({x})",
     "F.leaky_relu({x}, 0.1)", "F.elu({x})", "F.softplus({x})", "{x} ** 2", "{x} ** 3", "{x} ** 0.5",
-    "F.selu({x})", "torch.square({x})",
+    "torch.square({x})",
 )  # fmt: skip
 SHARP = (
     "torch.relu({x})", "F.relu6({x})", "torch.abs({x})", "-{x}", "F.hardtanh({x})",

@@ -27,6 +27,7 @@ ITEMS: dict[Any, Rule] = {
     **norms.ITEMS,
     **recurrent.ITEMS,
     **transformer.ITEMS,
+    **elementwise.ITEMS,
 }
 
 

@@ -179,6 +179,13 @@ def gelu(node: Node) -> Value:
     return emit(node.graph, node, aten.gelu.default, (node.args[0],), kwargs)
 
 
+def log_sigmoid_item(node: Node) -> Value:
+    """getitem(log_sigmoid_forward(x), 0) -> log_sigmoid(x)."""
+    call, index = node.args
+    assert isinstance(call, Node)
+    return emit(node.graph, node, aten.log_sigmoid.default, call.args) if index == 0 else None
+
+
 _SUMS = {
     "add": (aten.add.Tensor, aten.add.Scalar),
     "sub": (aten.sub.Tensor, aten.sub.Scalar),
@@ -202,4 +209,5 @@ _POINTWISE: dict[Any, Callable[[Node], Value]] = {
     aten.masked_fill.Tensor: masked_fill,
     aten.gelu.default: gelu,
 }
+ITEMS: dict[Any, Rule] = {aten.log_sigmoid_forward.default: log_sigmoid_item}
 RULES: dict[Any, Rule] = {**_renames(), **_POINTWISE}

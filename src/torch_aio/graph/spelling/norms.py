@@ -167,6 +167,14 @@ def reduce(node: Node) -> Value:
     return emit(node.graph, node, node.target, args, kwargs)
 
 
+def variance(node: Node) -> Value:
+    """var(x, d, unbiased, keep) -> var(x, d, correction=1 or 0, keepdim=keep); also std."""
+    bound = bind(node)
+    target = aten.std.correction if "std" in str(node.target) else aten.var.correction
+    kwargs = {"correction": int(bound["unbiased"]), "keepdim": bound.get("keepdim", False)}
+    return emit(node.graph, node, target, (bound["self"], bound.get("dim")), kwargs)
+
+
 _POOLS: dict[Any, Any] = {
     getattr(aten, f"max_pool{n}d_with_indices").default: getattr(aten, f"max_pool{n}d").default
     for n in (2, 3)
@@ -212,4 +220,5 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default), reduce
     ),
+    **dict.fromkeys((aten.var.default, aten.var.dim, aten.std.default, aten.std.dim), variance),
 }

@@ -79,8 +79,11 @@ def accept_norm(node: Node) -> str | None:
 
 def accept_variance(node: Node) -> str | None:
     """f32 over a number of elements that is known."""
-    if not all(isinstance(size, int) for size in _source(node).shape):
-        return "the variance of a size that changes has no kernel"
+    shape = _source(node).shape
+    given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    dims = [given] if isinstance(given, int) else given or range(len(shape))
+    if not all(isinstance(shape[d], int) for d in dims if shape):
+        return "the variance over a size that changes has no kernel"
     return accept_f32(node)
 
 
