@@ -330,6 +330,22 @@ def test_recurrent_cells_are_spelled_out(
     assert not any("cell" in name for name in found)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_cells_take_batches_that_symbols_spell_in_two_ways(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state's batch has a symbol of its own; the result has the state's shape."""
+    monkeypatch.setenv("AIO_STRICT", "1")
+    model = getattr(torch.nn, f"{kind}Cell")(3, 4).eval()
+    compiled = torch.compile(model, backend="aio", dynamic=True)
+    with torch.no_grad():
+        for batch in (2, 5):
+            h = torch.randn(batch, 4)
+            state = (h, torch.randn(batch, 4)) if kind == "LSTM" else h
+            x = torch.randn(batch, 3)
+            torch.testing.assert_close(compiled(x, state), model(x, state))
+
+
 @pytest.mark.parametrize(
     ("equation", "reason"),
     [

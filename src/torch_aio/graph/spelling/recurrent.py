@@ -1,4 +1,8 @@
-"""One step of a recurrent network, spelled out: products, slices of gates, activations."""
+"""One step of a recurrent network, spelled out: products, slices of gates, activations.
+
+Where batch sizes are equal but differ in spelling, a sum takes its first operand's: the state comes
+first, because the cell's result has the state's shape.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, refuse, spec
 def lstm_item(node: Node) -> Value:
     """getitem(lstm_cell(x, [h, c], ..), 0 | 1) -> o * tanh(c') | c' = f * c + i * g.
 
-    The gates i, f, g, o are parts of linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh). The other item
+    The gates i, f, g, o are parts of linear(h, w_hh, b_hh) + linear(x, w_ih, b_ih). The other item
     spells them again; ``simplify`` merges what is equal.
     """
     call, index = node.args
@@ -25,7 +29,7 @@ def lstm_item(node: Node) -> Value:
         return None
     i, f, o = (_call(node, aten.sigmoid.default, parts[n]) for n in (0, 1, 3))
     g = _call(node, aten.tanh.default, parts[2])
-    kept, added = _call(node, aten.mul.Tensor, f, cell), _call(node, aten.mul.Tensor, i, g)
+    kept, added = _call(node, aten.mul.Tensor, cell, f), _call(node, aten.mul.Tensor, i, g)
     cell = _call(node, aten.add.Tensor, kept, added)
     if index in (1, -1):
         return cell
@@ -33,10 +37,10 @@ def lstm_item(node: Node) -> Value:
 
 
 def gru_cell(node: Node) -> Value:
-    """gru_cell(x, h, ..) -> n + z * (h - n), n = tanh(x_n + r * h_n), r, z = sigmoid(x_ + h_)."""
+    """gru_cell(x, h, ..) -> n + z * (h - n), n = tanh(r * h_n + x_n), r, z = sigmoid(h_ + x_)."""
     bound = bind(node)
     hidden = bound["hx"]
-    inputs, states = (_parts(node, p, 3) for p in _products(node, bound, hidden))
+    states, inputs = (_parts(node, p, 3) for p in _products(node, bound, hidden))
     if inputs is None or states is None:
         return None
     r, z = (
@@ -44,14 +48,14 @@ def gru_cell(node: Node) -> Value:
         for n in (0, 1)
     )
     gated = _call(node, aten.mul.Tensor, states[2], r)
-    new = _call(node, aten.tanh.default, _call(node, aten.add.Tensor, inputs[2], gated))
+    new = _call(node, aten.tanh.default, _call(node, aten.add.Tensor, gated, inputs[2]))
     moved = _call(node, aten.mul.Tensor, _call(node, aten.sub.Tensor, hidden, new), z)
     return _call(node, aten.add.Tensor, moved, new)
 
 
 def _plain_cell(activation: Any) -> Rule:
     def plain_cell(node: Node) -> Value:
-        """rnn_tanh_cell(x, h, ..) -> tanh(linear(x, ..) + linear(h, ..)); also relu."""
+        """rnn_tanh_cell(x, h, ..) -> tanh(linear(h, ..) + linear(x, ..)); also relu."""
         bound = bind(node)
         total = emit(node.graph, node, aten.add.Tensor, _products(node, bound, bound["hx"]))
         return _call(node, activation, total)
@@ -60,12 +64,13 @@ def _plain_cell(activation: Any) -> Rule:
 
 
 def _products(node: Node, bound: dict[str, Any], hidden: Node) -> tuple[Node, Node]:
-    sides = ((bound["input"], "ih"), (hidden, "hh"))
-    x, h = (
+    """Of the state and of the input with their weights."""
+    sides = ((hidden, "hh"), (bound["input"], "ih"))
+    h, x = (
         _call(node, aten.linear.default, source, bound[f"w_{key}"], bound[f"b_{key}"])
         for source, key in sides
     )
-    return x, h
+    return h, x
 
 
 def _parts(node: Node, gates: Node, count: int) -> list[Node] | None:
