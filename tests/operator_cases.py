@@ -122,7 +122,7 @@ ELEMENTWISE: tuple[Case, ...] = (
     Case("floor of floats", lambda x: torch.div(x, 2.0, rounding_mode="floor"), row),
     Case("clamp", lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0) + x.clamp(max=0), row),
     Case("powers", lambda x: x**2 + x**3 + x**0.5 + x**-1 + x**-0.5 + x**1.7, positive),
-    Case("where", lambda m, a, b: torch.where(m, a, b), lambda n: (mask(n, 1), *pair(n))),
+    Case("where", torch.where, lambda n: (mask(n, 1), *pair(n))),
     Case("where number", lambda m, a: torch.where(m, a, 0.0), lambda n: (mask(17), *row(n))),
     Case("masked_fill", lambda x, m: x.masked_fill(m, -1e9), lambda n: (*row(n), mask(n, 17))),
     Case("masked_fill tensor", lambda x, m, v: x.masked_fill(m, v),
@@ -156,7 +156,7 @@ VIEWS: tuple[Case, ...] = (
 PRODUCTS: tuple[Case, ...] = (
     Case("linear", F.linear, row, ((40, 17), (40,))),
     Case("linear rows", F.linear, lambda n: (floats(2, n, 17),), ((5, 17),)),
-    Case("linear vector", lambda x, w: F.linear(x, w), lambda n: (floats(17),), ((40, 17),)),
+    Case("linear vector", F.linear, lambda n: (floats(17),), ((40, 17),)),
     Case("linear gelu", lambda x, w, b: F.gelu(F.linear(x, w, b)) + 1, row, ((33, 17), (33,))),
     Case("matmul", torch.matmul, row, ((17, 9),)),
     Case("matmul values", torch.matmul, lambda n: (floats(n, 17), floats(17, n))),
@@ -279,10 +279,11 @@ ATTENTION: tuple[Case, ...] = (
 )  # fmt: skip
 
 INDICES: tuple[Case, ...] = (
-    Case("embedding", lambda i, w: F.embedding(i, w), lambda n: (integers(n, 5),), ((9, 33),)),
-    Case("embedding int32", lambda i, w: F.embedding(i, w), lambda n: (integers(n).int(),),
+    Case("embedding", F.embedding, lambda n: (integers(n, 5),), ((9, 33),)),
+    Case("embedding int32", F.embedding, lambda n: (integers(n).int(),),
          ((9, 8),)),
-    Case("index_select", lambda x, i: torch.index_select(x, 1, i), lambda n: (*cube(9), integers(n))),
+    Case("index_select", lambda x, i: torch.index_select(x, 1, i),
+         lambda n: (*cube(9), integers(n))),
     Case("index", lambda x, i: x[i], lambda n: (floats(9, 17), integers(n) - 4)),
     Case("index second", lambda x, i: x[:, i], lambda n: (*cube(9), integers(n, 2))),
     Case("index both", lambda x, i, j: x[i, j],

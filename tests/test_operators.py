@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import assert_close, reference, run
-from operator_cases import CASES, FAMILIES, Case
-from random_graphs import LAYOUTS
 from torch import Tensor, nn
 from torch.export import Dim
 
 import torch_aio
+from accuracy import assert_close, reference, run
+from operator_cases import CASES, FAMILIES, Case
+from random_program import LAYOUTS
 from torch_aio.engine.compiled import CompiledGraph, observed
 from torch_aio.graph.cut import OUTSIDE
 from torch_aio.plan.rows import ROWS
