@@ -87,6 +87,14 @@ def test_a_control_group_that_grants_less_is_not_bound_unasked(monkeypatch):
     assert "grants 1.5 CPUs" in placement.reason
 
 
+def test_a_busy_machine_is_not_bound_unasked(monkeypatch):
+    """Others' threads would be waited for on one core while another is free."""
+    placement = place(2, settings(monkeypatch), (0, 1), (0, 1), None, 5.7)
+    assert "other processes run here" in placement.reason
+    asked = settings(monkeypatch, AIO_CPU_BIND="1")
+    assert place(2, asked, (0, 1), (0, 1), None, 5.7).cores == (0, 1)
+
+
 def test_listed_cores(monkeypatch):
     listed = settings(monkeypatch, AIO_NUMA_CPUS="3 1 0")
     assert place(2, listed, (0, 1, 2, 3), (0, 1, 2, 3), None).cores == (3, 1)
