@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -40,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """One cache of compiled kernels for the session, inherited by the processes tests start."""
+    # Else a failing test shows thousands of torch's structured traces, all without text.
+    logging.getLogger("torch.__trace").disabled = True
     if "AIO_CACHE_DIR" not in os.environ:
         config.stash[_CACHE] = tempfile.mkdtemp(prefix="torch_aio-tests-")
         os.environ["AIO_CACHE_DIR"] = config.stash[_CACHE]
