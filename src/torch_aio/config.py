@@ -35,10 +35,10 @@ class Settings:
 
     process_mode: bool = _row(True, parse.FLAG, "engine on or off")
     num_threads: int | None = _row(None, parse.COUNT, "threads of PyTorch and the engine")
-    cpu_bind: bool = _row(True, parse.FLAG, "bind each engine thread to one core", later=False)
-    mem_bind: bool = _row(True, parse.FLAG, "bind engine memory to NUMA node 0", later=False)
+    cpu_bind: bool = _row(True, parse.FLAG, "bind each engine thread to one core")
+    mem_bind: bool = _row(True, parse.FLAG, "bind engine memory to NUMA node 0 (where set)")
     numa_cpus: tuple[int, ...] | None = _row(
-        None, parse.CPUS, "cores to use, the first N for N threads", later=None
+        None, parse.CPUS, "cores to use, the first N for N threads"
     )
     debug_mode: int = _row(log.DEFAULT_LEVEL, parse.LEVEL, "messages: 0 none to 4 all")
     implicit_fp16_transform_filter: str = _row(
@@ -59,7 +59,7 @@ class Settings:
     skip_master_thread: bool = _row(
         False, parse.FLAG, "no effect: PyTorch and the engine share one team"
     )
-    profiler: bool = _row(False, parse.FLAG, "collect a profile by operator", later=False)
+    profiler: bool = _row(False, parse.FLAG, "collect a profile by operator")
     strict: bool = _row(False, parse.FLAG, "raise where the engine would fall back to PyTorch")
     winograd: bool = _row(
         True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True, later=False

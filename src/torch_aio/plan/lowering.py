@@ -73,7 +73,6 @@ class Lowering:
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     constants: list[Constant | Table] = field(default_factory=list)
-    packed: list[torch.Tensor | None] = field(default_factory=list)
     values: dict[Node, Value] = field(default_factory=dict)
     parts: dict[Node, dict[int, Value]] = field(default_factory=dict)
     row_of: Callable[[Node], Any] = field(default=lambda node: None)
@@ -224,7 +223,6 @@ class Lowering:
 
     def _add_constant(self, key: Constant | Table, tensor: torch.Tensor | None) -> Value:
         self.constants.append(key)
-        self.packed.append(tensor)
         size = 0 if tensor is None else tensor.numel() * tensor.element_size()
         buffer = self._buffer("constant", size, len(self.constants) - 1, "")
         if tensor is None:
