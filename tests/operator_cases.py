@@ -84,7 +84,7 @@ def unary(*names: str, inputs: Any = row) -> tuple[Case, ...]:
 ELEMENTWISE: tuple[Case, ...] = (
     *unary(*"relu sigmoid tanh exp exp2 expm1 erf sin cos neg abs sign floor ceil trunc".split()),
     *unary(*"round isnan isinf silu gelu hardswish hardsigmoid mish leaky_relu elu".split()),
-    *unary(*"softplus hardtanh relu6 clone".split()),
+    *unary(*"softplus hardtanh relu6".split()),
     *unary(*"log log2 log10 log1p sqrt rsqrt reciprocal".split(), inputs=positive),
     *unary(*"add sub mul div maximum minimum eq ne lt le gt ge".split(), inputs=pair),
     *unary(*"abs neg sign".split(), inputs=whole),
@@ -128,7 +128,8 @@ ELEMENTWISE: tuple[Case, ...] = (
     Case("masked_fill tensor", lambda x, m, v: x.masked_fill(m, v),
          lambda n: (*row(n), mask(n, 17), floats())),
     Case("cast", lambda x: x.long().float() + x.int() + x.bool(), row),
-    Case("cast integers", lambda x: x.float().to(torch.int32), whole),
+    Case("cast integers", lambda x: x.float().to(torch.int32) + 1, whole),
+    Case("clone", lambda x: x.clone() + 1, row),
     Case("scalars", lambda x, y: torch.tanh(x * y) + 1, lambda n: (floats(), floats())),
     Case("four dimensions", lambda a, b: a * b, lambda n: (floats(n, 3, 5, 9), floats(3, 1, 9))),
 )  # fmt: skip
