@@ -38,10 +38,16 @@ GF/s on 1x1 256>64@56, 3x3 14x256, AVX-512: 6x4 233/215, 14x2 206/203, 8x3 190/1
 LLVM 22 spills 8x2 to 14x2 on AVX-512, 5x4, 6x4, 10x2 on NEON: those listed do not spill."""
 
 
-def tile_for(isa: Isa, vectors: int) -> tuple[int, int]:
-    """The register tile for so many vectors of output channels (in a group)."""
+def tiles_for(isa: Isa, vectors: int) -> list[tuple[int, int]]:
+    """Register tiles for so many vectors of output channels (in a group), the best guess first.
+
+    Those that pad the channels much are not among them.
+    """
     tiles = TILES[isa.name]
-    return min(tiles, key=lambda tile: -(-vectors // tile[1]) * tile[1] / tiles[tile])
+    costs = {t: -(-vectors // t[1]) * t[1] / speed for t, speed in tiles.items()}
+    return sorted(
+        (t for t in costs if costs[t] <= 1.3 * min(costs.values())), key=costs.__getitem__
+    )
 
 
 @dataclass(frozen=True)

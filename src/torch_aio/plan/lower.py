@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch_aio.codegen.isa import Isa
 from torch_aio.errors import CompileError
 from torch_aio.ir.symbols import Guards
+from torch_aio.plan.choice import Answer, best_guess
 from torch_aio.plan.epilogue import group
 from torch_aio.plan.families.reorder import clear_halo
 from torch_aio.plan.lowering import Constant, Group, Lowering
@@ -24,9 +25,11 @@ def lower(
     packed_value: Callable[[Constant], torch.Tensor],
     isa: Isa,
     guards: Guards,
+    answer: Answer = best_guess,
 ) -> Plan:
     """Lower claimed ``nodes`` (graph order) that compute ``outputs`` from ``inputs``.
 
+    ``answer`` decides what families leave open.
     Raises CompileError naming the node that cannot be lowered.
     """
     for node in outputs:
@@ -40,6 +43,7 @@ def lower(
         halos=_halos(nodes),
         row_of=row_of,
         clear_halo=clear_halo,
+        answer=answer,
     )
     last = {g.output: g for g in groups}
     inside = {node for g in groups for node in g.nodes}
@@ -53,7 +57,7 @@ def lower(
             raise CompileError(f"{type(error).__name__}: {error}", describe(node)) from error
     specs = [node.meta["spec"] for node in outputs]
     borders = [TensorPlan(s.shape, s.stride, s.dtype) for s in specs]
-    return Plan(ctx.steps, len(inputs), borders, ctx.constants, guards)
+    return Plan(ctx.steps, len(inputs), borders, ctx.constants, guards, ctx.choices)
 
 
 def describe(node: Node) -> str:

@@ -17,6 +17,7 @@ from torch_aio.kernels.chain import Access, Chain
 from torch_aio.kernels.pack_conv import PackChannels
 from torch_aio.kernels.spec import KernelSpec
 from torch_aio.plan.channels import channel_lanes
+from torch_aio.plan.choice import Answer, Choice, Question, best_guess
 from torch_aio.plan.trace import ChainTrace
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, plain, size_of
 
@@ -63,6 +64,7 @@ class Lowering:
 
     ``inputs`` are the nodes whose tensors come from outside, ``outputs`` those whose tensors go
     out. ``packed_value`` gives the packed tensor of a recipe (once per weights, from the engine).
+    ``answer`` decides what families leave open; ``choices`` is what they asked.
     """
 
     isa: Isa
@@ -77,6 +79,8 @@ class Lowering:
     parts: dict[Node, dict[int, Value]] = field(default_factory=dict)
     row_of: Callable[[Node], Any] = field(default=lambda node: None)
     clear_halo: Callable[[Lowering, Value, tuple[int, int]], None] | None = None
+    answer: Answer = best_guess
+    choices: list[Choice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._constant_values: dict[Constant | Table, Value] = {}
@@ -163,6 +167,17 @@ class Lowering:
         )
         written = tuple(v.buffer for n in writes if isinstance(v := arguments[n], Value))
         self.steps.append(Step(spec, units, arguments, reads, written, self.label))
+
+    def choose(self, question: str, candidates: Sequence[str]) -> str:
+        """The way to take among named ones, the best guess first; see ``Question``.
+
+        The steps of the group that asks are what its candidates are timed by: at most one question
+        a group, and candidates differ only in the steps of the group.
+        """
+        asked = Question(question, tuple(candidates))
+        chosen = self.answer(asked) if len(candidates) > 1 else candidates[0]
+        self.choices.append(Choice(asked, chosen, self.label))
+        return chosen
 
     # ---- chains ---------------------------------------------------------------------------
 

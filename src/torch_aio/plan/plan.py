@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from torch_aio.ir.symbols import Guards, Int, evaluate
+from torch_aio.plan.choice import Choice
 from torch_aio.plan.lowering import Constant, Table
 from torch_aio.plan.memory import lifetimes, phases, place
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value
@@ -32,13 +33,17 @@ Placement = tuple[dict[Buffer, int], int]
 
 @dataclass
 class Plan:
-    """The steps of one network; ``guards`` are the answers about sizes that it relies on."""
+    """The steps of one network.
+
+    ``guards`` are the answers about sizes that it relies on, ``choices`` those of the lowering.
+    """
 
     steps: list[Step]
     inputs: int
     outputs: list[TensorPlan]
     constants: list[Constant | Table]
     guards: Guards
+    choices: list[Choice] = field(default_factory=list)
     _placements: dict[tuple[int, ...], Placement] = field(default_factory=dict)
 
     @cached_property

@@ -22,7 +22,7 @@ from torch_aio.kernels.blocked import ACCUMULATOR
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.channels import GatherChannels
 from torch_aio.kernels.conv import Conv as ConvSpec
-from torch_aio.kernels.conv import tile_for
+from torch_aio.kernels.conv import tiles_for
 from torch_aio.kernels.depthwise import Depthwise
 from torch_aio.kernels.pack_conv import ChannelTable, PackConv, PackDepthwise, pixel_table
 from torch_aio.kernels.reorder import PadPlanar
@@ -106,7 +106,8 @@ def _direct(ctx: Lowering, job: _Job, x: Value) -> None:
     lanes, block = ctx.isa.lanes(f32), ctx.isa.block
     inner, outer = conv.inputs // conv.groups, conv.outputs // conv.groups
     vectors = -(-outer // block) * (block // lanes)
-    tile = tile_for(ctx.isa, vectors)
+    tiles = {f"direct {p}x{v}": (p, v) for p, v in tiles_for(ctx.isa, vectors)}
+    tile = tiles[ctx.choose(_question(job, columns), list(tiles))]
     c_in = 1 if columns else block
     n, _, height, width = planes(target.shape)
     merged = isinstance(height * width, int) and height * width < SMALL_PLANE
@@ -134,6 +135,17 @@ def _direct(ctx: Lowering, job: _Job, x: Value) -> None:
         prefetch=int(_weight_bytes(conv) >= STREAMED),
         **operand_arguments(job.chain, job.operands, n, rows=False),
     )  # fmt: skip
+
+
+def _question(job: _Job, columns: int) -> str:
+    """``conv 3x3 stride 1x1 64>64 @1x56x56 relu``: all that decides how fast a way is."""
+    conv, (n, _, height, width) = job.conv, planes(job.target.shape)
+    kernel, stride, dilation = (f"{h}x{w}" for h, w in (conv.kernel, conv.stride, conv.dilation))
+    words = ["conv", kernel, f"stride {stride}", f"{conv.inputs}>{conv.outputs}"]
+    words += [f"dilation {dilation}"] if dilation != "1x1" else []
+    words += [f"groups {conv.groups}"] if conv.groups > 1 else []
+    words += ["planar"] if columns else []
+    return " ".join([*words, f"@{n}x{height}x{width}", job.chain.name]).rstrip()
 
 
 def _pixel_table(
