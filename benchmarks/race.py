@@ -4,8 +4,12 @@
 
 Rounds are interleaved: in every round each engine has a turn of some calls, after a pause in which
 the pools of the others fall asleep, so a slow minute of the machine hits all of them. Reported are
-the minimum and the median over all calls, the time to the first result (compilation included,
-imports not) and the error max |y - ref64| / max |ref64|.
+the minimum and the median over all calls; the time to the first result, with compilation but
+without imports, by whatever caches of compiled code hold (``--cold``: nothing); the first two calls
+minus two steady ones; and the error max |y - ref64| / max |ref64|.
+
+The JSON file keeps the figures of other models, so a long race can be run in parts; without a model
+its table is printed (and drawn) as it stands.
 """
 
 from __future__ import annotations
@@ -23,7 +27,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-DEFAULT = "eager,torchscript,inductor,onnxruntime,openvino,aio-compile,aio-freeze"
+from benchmarks import report
+from benchmarks.engines import find
+from benchmarks.models import ALL
+
+DEFAULT = "eager,torchscript,inductor-freezing,onnxruntime,openvino,zentorch,aio-compile,aio-freeze"
+CACHES = {"AIO_CACHE_DIR": "aio", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
 MOST_CALLS = 100  # of a turn
 
 
@@ -89,13 +98,13 @@ class Racer:
         if self.missing or not self.rounds:
             return {"missing": self.missing or "not timed"}
         times = [seconds for turn in self.rounds for seconds in turn]
-        return {"min": min(times), "median": median(times), **self.facts, "rounds": self.rounds}
+        middle = median(times)
+        start = {"start": max(0.0, self.facts["two_calls"] - 2 * middle)}
+        return {"min": min(times), "median": middle, **self.facts, **start, "rounds": self.rounds}
 
 
 def race(model: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Results of all engines on one model, by engine name."""
-    from benchmarks.engines import find
-
     job = {name: getattr(options, name) for name in ("threads", "batch", "size", "tokens")}
     job |= {"model": model, "reference": str(folder / "reference.pt")}
     off = {"AIO_PROCESS_MODE": "0"}
@@ -104,9 +113,11 @@ def race(model: str, options: argparse.Namespace, folder: Path) -> dict[str, Any
     judge.close()
     if judge.missing:
         raise SystemExit(f"{model}: {judge.missing}")
+    caches = {name: str(folder / path) for name, path in CACHES.items()} if options.cold else {}
     racers = []
     for name in options.engines.split(","):
-        racer = Racer({**job, "engine": name}, find(name).environment, folder / f"{name}.log")
+        environment = {**caches, **find(name).environment}
+        racer = Racer({**job, "engine": name}, environment, folder / f"{name}.log")
         racers.append(racer)
         racer.facts = racer.ask(do="prepare")  # one at a time: first calls are timed
     for _ in range(options.rounds):
@@ -116,22 +127,6 @@ def race(model: str, options: argparse.Namespace, folder: Path) -> dict[str, Any
     for racer in racers:
         racer.close()
     return {racer.name: racer.result() for racer in racers}
-
-
-def table(model: str, results: dict[str, Any]) -> str:
-    """The results of one model, a line an engine, speed relative to eager."""
-    base = results.get("eager", {}).get("min")
-    lines = [f"{model:<19} {'min ms':>9} {'median':>9} {'x eager':>8} {'first s':>8} {'error':>8}"]
-    for name, found in results.items():
-        if "missing" in found:
-            lines.append(f"  {name:<17} {'-':>9}   {found['missing']}")
-            continue
-        speed = f"{base / found['min']:.2f}" if base else "-"
-        lines.append(
-            f"  {name:<17} {1e3 * found['min']:9.3f} {1e3 * found['median']:9.3f} {speed:>8}"
-            f" {found['first']:8.2f} {found['error']:8.1e}"
-        )
-    return "\n".join(lines)
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -152,7 +147,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Time engines in turn on the same models.")
     add = parser.add_argument
-    add("models", nargs="+", help="see benchmarks/models.py")
+    add("models", nargs="*", help="see benchmarks/models.py; all: its list")
     add("--engines", default=DEFAULT, help=f"comma-separated ({DEFAULT})")
     add("--threads", type=int, default=2, help="threads of every engine (2)")
     add("--rounds", type=int, default=8, help="interleaved rounds (8)")
@@ -161,8 +156,17 @@ def parse() -> argparse.Namespace:
     add("--batch", type=int, default=1)
     add("--size", type=int, default=224, help="a picture's side")
     add("--tokens", type=int, default=128, help="a text's length")
-    add("--json", type=Path, default=Path("build/race.json"), help="where all figures go")
+    add("--cold", action="store_true", help="begin with empty caches of compiled code")
+    add("--json", type=Path, default=Path("build/race.json"), help="all figures (build/race.json)")
+    add("--picture", type=Path, help="draw the summary there (.png, .svg; needs matplotlib)")
     return parser.parse_args()
+
+
+def earlier(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The figures of other models in the file, if they are of this machine and thread count."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    same = all(found.get("machine", {}).get(name) == facts[name] for name in ("cpu", "threads"))
+    return found["models"] if same else {}
 
 
 def main() -> None:
@@ -170,13 +174,18 @@ def main() -> None:
     options = parse()
     facts = machine(options.threads)
     print(f"{facts['cpu']}, {options.threads} threads, load {facts['load'][0]:.1f}")
-    found: dict[str, Any] = {"machine": facts, "models": {}}
+    found: dict[str, Any] = {"machine": facts, "models": earlier(options.json, facts)}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    for model in options.models:
+    suffix = f" batch {options.batch}" if options.batch > 1 else ""
+    for model in ALL if options.models == ["all"] else options.models:
         with tempfile.TemporaryDirectory() as folder:
-            found["models"][model] = race(model, options, Path(folder))
-        print(table(model, found["models"][model]), flush=True)
+            results = race(model, options, Path(folder))
+        found["models"][model + suffix] = results
+        print(report.table(model + suffix, results), flush=True)
         options.json.write_text(json.dumps(found, indent=1))
+    print(report.summary(found["models"]))
+    if options.picture:
+        report.draw(found["models"], options.picture)
     print(f"all figures: {options.json}")
 
 

@@ -72,7 +72,7 @@ def save(options: argparse.Namespace, folder: Path) -> None:
     from benchmarks import engines, models
 
     model = models.build(options.model, size=options.size)
-    torch.jit.save(engines.torchscript(model, options.threads), folder / "model.pt")
+    torch.jit.save(engines.frozen(model, options.threads), folder / "model.pt")
     torch.save(model.inputs, folder / "inputs.pt")
 
 

@@ -1,0 +1,67 @@
+"""The benchmarks run on the smallest model, and their tables say what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks import models, report
+
+ROOT = Path(__file__).parent.parent
+
+
+def benchmark(name, *arguments):
+    """What ``python -m benchmarks.NAME`` prints."""
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=240,
+        check=True,
+    ).stdout
+
+
+def test_race_times_engines_in_turn_and_says_why_one_is_missing(tmp_path):
+    file = tmp_path / "race.json"
+    options = ("--rounds", 2, "--turn", 0.01, "--pause", 0, "--json", file)
+    printed = benchmark("race", "mlp", "--engines", "eager,aio-freeze", *options)
+    found = json.loads(file.read_text())["models"]["mlp"]
+    for engine in ("eager", "aio-freeze"):
+        assert 0 < found[engine]["min"] <= found[engine]["median"]
+        assert found[engine]["error"] < 1e-6
+        assert len(found[engine]["rounds"]) == 2
+    assert "| geometric mean |" in printed
+    assert report.summary({"mlp": found}) in benchmark("race", "--json", file)
+
+
+def test_summary_compares_with_the_best_peer():
+    """The best of a row is bold; ours are no peers; the missing are left out."""
+    results = {
+        "eager": {"min": 0.030},
+        "openvino": {"missing": "ModuleNotFoundError: openvino"},
+        "onnxruntime": {"min": 0.012},
+        "aio-compile": {"min": 0.008},
+        "aio-freeze": {"min": 0.006},
+    }
+    row, mean = report.summary({"net": results}).splitlines()[2:]
+    assert row == "| net | 30.0 | 12.0 | - | 8.00 | **6.00** | 1.50 | 2.00 |"
+    assert mean.endswith("| 1.50 | 2.00 |")
+
+
+def test_the_list_of_models_is_known():
+    torchvision = pytest.importorskip("torchvision.models")
+    others = {"bert-base", "gpt2", "whisper-base"}
+    assert set(models.ALL) - others <= set(torchvision.list_models())
+
+
+def test_text_and_speech_models_take_positional_tensors():
+    pytest.importorskip("transformers")
+    model = models.build("gpt2", tokens=4)
+    assert models.flat(model.module(*model.inputs))[0].shape == (1, 4, 50257)
