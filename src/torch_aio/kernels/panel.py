@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import microkernel
-from torch_aio.kernels.microkernel import Address
+from torch_aio.kernels.microkernel import Address, Sums
 
 BYTES = 4
+Finish = Callable[[Sums], None]
+"""What becomes of the sums of a tile, in registers."""
 
 
 def smaller_tiles(rows: int) -> tuple[int, ...]:
@@ -25,55 +28,81 @@ def panel_columns(isa: Isa, tile: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel [terms][W] of B, and rows ``a_row`` bytes apart from ``a`` with adjacent terms."""
+    """A panel [terms][W] of B, and rows ``a_row`` bytes apart from ``a`` with adjacent terms.
+
+    ``following``: what is fetched into L2 meanwhile (the panel's next terms), a part a tile.
+    """
 
     tile: tuple[int, int]
     a: Value
     a_row: Size
     b: Value
     terms: Size
+    following: Value | None = None
 
     def emit(
         self, k: Builder, rows: Size, out: Value, out_row: Size, late: Value | None = None
     ) -> None:
         """Write ``rows`` x W sums to ``out``; where ``late`` holds they are added to what is there.
 
-        Full tiles, then a smaller one, whose rows past the last repeat that one: ``out`` has room
-        for a tile more than ``rows``.
+        ``out`` has room for a tile more than ``rows``.
         """
-        count = self.tile[0]
-        smaller = smaller_tiles(count)
-        full = k.mul(k.udiv(rows, count), count)
-        rest = k.sub(rows, full)
-        ragged = k.icmp("sgt", rest, smaller[0] if smaller else 0)
-        end = k.select(ragged, k.size(rows), k.size(full))
-        with k.loop(0, end, count) as tile:
-            self._tile(k, (tile.i, rows, count), out, out_row, late)
-        for count, below in zip(smaller, (*smaller[1:], 0), strict=True):
-            fits = k.op("and", k.icmp("sgt", rest, below), k.icmp("sle", rest, count))
-            with k.when(fits):
-                self._tile(k, (full, rows, count), out, out_row, late)
+        with k.loop(0, rows, self.tile[0]) as tile:
 
-    def _tile(
-        self, k: Builder, place: tuple[Size, Size, int], out: Value, out_row: Size,
-        late: Value | None,
-    ) -> None:  # fmt: skip
-        first, rows, count = place
-        vectors, last = self.tile[1], k.sub(rows, 1)
+            def store(sums: Sums) -> None:
+                slot = k.at(out, k.mul(tile.i, out_row))
+                store_sums(k, add_late(k, sums, slot, out_row, late), slot, out_row)
+
+            self.emit_tile(k, tile.i, rows, store)
+
+    def emit_tile(self, k: Builder, first: Size, rows: Size, finish: Finish) -> None:
+        """The sums of the tile from row ``first`` of ``rows``, by the smallest register tile.
+
+        Its rows past the last repeat that one.
+        """
+        sizes = (self.tile[0], *smaller_tiles(self.tile[0]))
+        left = k.sub(rows, first)
+        for index, (count, below) in enumerate(zip(sizes, (*sizes[1:], 0), strict=True)):
+            fits = k.icmp("sgt", left, below)
+            if index:
+                fits = k.op("and", fits, k.icmp("sle", left, count))
+            with k.when(fits):
+                finish(self._sums(k, first, rows, count))
+
+    def _sums(self, k: Builder, first: Size, rows: Size, count: int) -> Sums:
+        last = k.sub(rows, 1)
         lines = [k.min(k.add(first, r), last) for r in range(count)]
         addresses = [Address(k.at(self.a, k.mul(line, self.a_row))) for line in lines]
-        sums = microkernel.zeros(k, count, vectors)
+        following = self.following
+        if following is not None:
+            share = microkernel.fetched_bytes(k, self.terms)
+            following = k.at(following, k.mul(k.udiv(first, self.tile[0]), share))
+        sums = microkernel.zeros(k, count, self.tile[1])
         step = panel_columns(k.isa, self.tile) * BYTES
-        sums = microkernel.reduction(k, sums, addresses, BYTES, self.b, step, self.terms)
-        width = k.isa.width // 8
-        slot = k.at(out, k.mul(first, out_row))
-        places = [(k.mul(out_row, r), v * width) for r in range(count) for v in range(vectors)]
-        values = microkernel.flat(sums)
-        if late is not None:
-            with k.when(late, carry=values) as again:
-                again.next = [
-                    k.fadd(v, k.load(v.type, slot, *o)) for v, o in zip(values, places, strict=True)
-                ]
-            values = again.v
-        for value, offsets in zip(values, places, strict=True):
-            k.store(value, slot, *offsets)
+        return microkernel.reduction(
+            k, sums, addresses, BYTES, self.b, step, self.terms, following=following
+        )
+
+
+def add_late(k: Builder, sums: Sums, slot: Value, row: Size, late: Value | None) -> Sums:
+    """The sums plus those in memory at ``slot``, rows ``row`` bytes apart, where ``late`` holds."""
+    if late is None:
+        return sums
+    values = microkernel.flat(sums)
+    with k.when(late, carry=values) as again:
+        again.next = [
+            k.fadd(value, k.load(value.type, slot, *place))
+            for value, place in zip(values, _places(k, sums, row), strict=True)
+        ]
+    return microkernel.tile(again.v, len(sums[0]))
+
+
+def store_sums(k: Builder, sums: Sums, slot: Value, row: Size) -> None:
+    """Store the sums at ``slot``, rows ``row`` bytes apart."""
+    for value, place in zip(microkernel.flat(sums), _places(k, sums, row), strict=True):
+        k.store(value, slot, *place)
+
+
+def _places(k: Builder, sums: Sums, row: Size) -> list[tuple[Size, Size]]:
+    width = k.isa.width // 8
+    return [(k.mul(row, r), v * width) for r, line in enumerate(sums) for v in range(len(line))]

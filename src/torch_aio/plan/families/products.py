@@ -27,11 +27,12 @@ from torch_aio.plan.value import Argument, Value
 
 CHUNK = 256
 """Terms summed before they are added late: a panel's chunk is 16 to 64 KB, in or near L1."""
-ROWS_A_BLOCK = (72, 144)
-"""Fewest and most rows a unit: 48 cost 3 to 15 % where B streams from L3 (Zen 5)."""
-BLOCK_BYTES = 448 << 10
-"""A's rows of a unit stay in L2 while the panels pass: 1024 x 1024 x 1024 0.92 against 0.83."""
+MOST_ROWS_A_BLOCK = 264
+"""Rows a unit: 197 x 768 x 3072 in blocks of 66, 102, 198: 471, 482, 492 GFLOP/s (Zen 5)."""
+ROWS_A_PASS = 4
+"""What a pass over a panel costs besides its rows, in rows."""
 UNITS_A_THREAD = 4
+"""Units for every thread where the number of rows is not known."""
 
 Tile = tuple[int, int]
 
@@ -121,7 +122,7 @@ def _many_rows(
         packed = ctx.constant(y.node, PackedPanels(width, y.transposed))
     else:
         packed = pack_panels(ctx, y.value, tile)
-    block_rows = _block_rows(space.outer * space.inner * panels, space.rows, k, tile)
+    block_rows = _block_rows(space.outer * space.inner * panels, space.rows, tile)
     units = space.outer * space.inner * ceil_div(space.rows, block_rows) * panels
     ctx.step(
         Gemm(tile, chain), units, ("c",),
@@ -212,14 +213,24 @@ def _epilogue(chain: Chain, space: MatrixSpace, extra: list[Value]) -> dict[str,
     return arguments
 
 
-def _block_rows(panels: Int, rows: Int, k: Int, tile: Tile) -> Int:
-    """Rows a unit: equal blocks of whole tiles, enough units for every thread."""
-    fewest, most = ROWS_A_BLOCK
-    if isinstance(k, int):
-        most = min(max(BLOCK_BYTES // (4 * max(k, 1)), fewest), most)
-    wanted = UNITS_A_THREAD * torch.get_num_threads()
-    blocks = maximum(ceil_div(wanted, maximum(panels, 1)), maximum(ceil_div(rows, most), 1))
-    return maximum(ceil_div(ceil_div(rows, blocks), tile[0]), 1) * tile[0]
+def _block_rows(panels: Int, rows: Int, tile: Tile) -> Int:
+    """Rows a unit: blocks of whole tiles, so that the thread with most work has least.
+
+    A thread's share of the units is fixed, so only the rounding counts: of units to threads, of
+    rows to tiles. Few rows a unit mean many passes over the panels.
+    """
+    threads = torch.get_num_threads()
+    if not isinstance(rows, int) or not isinstance(panels, int):
+        blocks = maximum(ceil_div(UNITS_A_THREAD * threads, maximum(panels, 1)),
+                         maximum(ceil_div(rows, MOST_ROWS_A_BLOCK), 1))  # fmt: skip
+        return maximum(ceil_div(ceil_div(rows, blocks), tile[0]), 1) * tile[0]
+
+    def most_work(block: int) -> int:
+        units = -(-rows // block) * panels
+        return -(-units // threads) * (block + ROWS_A_PASS)
+
+    most = -(-min(rows, MOST_ROWS_A_BLOCK) // tile[0]) * tile[0]
+    return min(range(most, 0, -tile[0]), key=most_work)
 
 
 def _chunk(k: Int) -> Int:
