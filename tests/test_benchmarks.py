@@ -55,6 +55,18 @@ def test_summary_compares_with_the_best_peer():
     assert mean.endswith("| 1.50 | 2.00 |")
 
 
+def test_roofline_accounts_for_every_step():
+    """Two products of 64 x 64 have 16,384 operations and 32 KiB of weights; the total adds up."""
+    lines = benchmark("roofline", "mlp", "--calls", 2).splitlines()
+    assert lines[0].startswith("mlp: ")
+    rows = [line.split(maxsplit=5) for line in lines[2:]]
+    total = rows.pop()
+    assert total[-1] == "total"
+    assert float(total[1]) == pytest.approx(sum(float(row[1]) for row in rows), abs=0.1 * len(rows))
+    rate, seconds = float(total[3]) * 1e9, float(total[1]) / 1e6
+    assert rate * seconds == pytest.approx(2 * 2 * 64 * 64, rel=0.2)
+
+
 def test_the_list_of_models_is_known():
     torchvision = pytest.importorskip("torchvision.models")
     others = {"bert-base", "gpt2", "whisper-base"}

@@ -61,6 +61,12 @@ def note(spent: Any) -> None:
             entry[1] += nanoseconds
 
 
+def totals() -> dict[tuple[str, str], tuple[int, int]]:
+    """Calls and nanoseconds since the last reset, by (kernel, node)."""
+    with _lock:
+        return {row: (calls, ns) for row, (calls, ns) in _times.items()}
+
+
 def reset() -> None:
     """Forget all times."""
     with _lock:
@@ -69,9 +75,7 @@ def reset() -> None:
 
 def report() -> str:
     """The profile as a table, the longest total first: kernel, node, calls, ms, share."""
-    with _lock:
-        rows = sorted(_times.items(), key=lambda item: -item[1][1])
-        rows = [(row, list(entry)) for row, entry in rows]
+    rows = sorted(totals().items(), key=lambda item: -item[1][1])
     if not rows:
         return "torch_aio: no profile: set AIO_PROFILER=1 before models are compiled"
     total = sum(ns for _, (_, ns) in rows) or 1

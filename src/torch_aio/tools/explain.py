@@ -125,7 +125,7 @@ def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
             verdict.kind if "fused" not in node.meta else "fused",
             _detail(node, verdict, kernels),
             order.get(node.meta["stage"]) if verdict.is_ours else None,
-            _flops(node, variant.guards.hints),
+            flops(node, variant.guards.hints),
             node.meta.get("source", ""),
             node.meta.get("path", ""),
         )
@@ -137,7 +137,8 @@ def _detail(node: Node, verdict: Verdict, kernels: dict[str, str]) -> str:
     return kernels.get(node.name, "") if verdict.is_ours else verdict.reason
 
 
-def _flops(node: Node, env: dict[str, int]) -> int:
+def flops(node: Node, env: dict[str, int]) -> int:
+    """Floating point operations of a node: its row's count, else one an element of the result."""
     row = row_of(node)
     spec = node.meta["spec"]
     if row is not None and row.flops is not None:
