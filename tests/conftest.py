@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """One cache of compiled kernels for the session, inherited by the processes tests start."""
     # Else a failing test shows thousands of torch's structured traces, all without text.
     logging.getLogger("torch.__trace").disabled = True
+    # The bound of twice eager's error is that of direct convolution.
+    os.environ.setdefault("AIO_WINOGRAD", "0")
     # Processes of tests run at once: bound, they would all sit on one core.
     os.environ.setdefault("AIO_CPU_BIND", "0")
     if "AIO_CACHE_DIR" not in os.environ:

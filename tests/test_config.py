@@ -189,7 +189,7 @@ def test_a_thread_count_is_given_to_pytorch_once(monkeypatch):
 
 def test_options_fall_back_to_the_settings(monkeypatch):
     read(monkeypatch, AIO_STRICT="1", AIO_CACHE_DIR="/tmp/x", AIO_WINOGRAD="0")
-    options = config.Options.from_mapping({"modelname": "bert", "winograd": True})
+    options = config.Options.from_mapping({"modelname": "bert", "winograd": "auto"})
     assert (options.modelname, options.strict, options.winograd) == ("bert", True, True)
     assert options.cache_dir == "/tmp/x"
     assert config.Options.from_mapping() == config.Options.from_mapping({})
@@ -205,7 +205,14 @@ def test_an_unknown_option_is_an_error_that_lists_the_valid_ones():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("modelname", 3), ("strict", "yes"), ("fp16_filter", "("), ("winograd", 2), ("cache_dir", 1)],
+    [
+        ("modelname", 3),
+        ("strict", "yes"),
+        ("fp16_filter", "("),
+        ("winograd", 2),
+        ("winograd", "on"),
+        ("cache_dir", 1),
+    ],
 )
 def test_a_wrong_option_value_is_an_error(key, value):
     with pytest.raises(ConfigError, match=f"option {key}="):

@@ -62,7 +62,7 @@ class Settings:
     profiler: bool = _row(False, parse.FLAG, "collect a profile by operator")
     strict: bool = _row(False, parse.FLAG, "raise where the engine would fall back to PyTorch")
     winograd: bool = _row(
-        True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True, later=False
+        True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True
     )
     tune: str = _row(
         "fast",
@@ -204,7 +204,8 @@ class Options:
     """The options of one compile: `torch.compile(..., options={...})`.
 
     ``modelname``: parts compiled under one name share packed weights; the others are the AIO_*
-    variables of the same meaning, which they override for this compile.
+    variables of the same meaning, which they override for this compile. ``winograd`` may be spelled
+    "auto" or "off".
     """
 
     modelname: str = ""
@@ -245,7 +246,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "fp16_filter": parse.a_regex,
     "int8_filter": parse.a_regex,
     "merge_linear": parse.a_flag,
-    "winograd": parse.a_flag,
+    "winograd": parse.a_switch,
     "cache_dir": parse.a_path,
     "strict": parse.a_flag,
 }

@@ -86,6 +86,13 @@ def a_flag(value: object) -> bool:
     return bool(value) if value in (0, 1) else _refuse("must be True or False")
 
 
+def a_switch(value: object) -> bool:
+    """A flag, or one of the words `auto` and `off`."""
+    if isinstance(value, str):
+        return value == "auto" or (value != "off" and _refuse('must be "auto" or "off"'))
+    return a_flag(value)
+
+
 def a_path(value: object) -> str:
     """A path given as a string or `os.PathLike`; empty for the default."""
     if not isinstance(value, (str, os.PathLike)):

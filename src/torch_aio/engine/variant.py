@@ -31,7 +31,7 @@ class Variant:
     def __init__(
         self,
         captured: Captured,
-        options: config.Options,  # noqa: ARG002 - precision and Winograd will ask
+        options: config.Options,
         host: Machine,
         pool: ConstantPool,
         env: Mapping[str, int],
@@ -40,7 +40,7 @@ class Variant:
         with self.guards.active(), torch.no_grad():
             self.gm = _copy(captured.module)
             self.report = pipeline.run(self.gm, config.read().fuel)
-            self.networks = _networks(self.gm, host, pool)
+            self.networks = _networks(self.gm, host, pool, options)
         items = _items(self.gm, self.networks)
         self.executor = Executor(self.gm, items, _constant_uses(self.gm, items))
         self.run: Run = self.executor
@@ -62,7 +62,9 @@ def _copy(module: GraphModule) -> GraphModule:
     return GraphModule(module, graph)
 
 
-def _networks(gm: GraphModule, host: Machine, pool: ConstantPool) -> dict[int, NetworkItem]:
+def _networks(
+    gm: GraphModule, host: Machine, pool: ConstantPool, options: config.Options
+) -> dict[int, NetworkItem]:
     result = {}
     guards = Guards({})
     for stage, nodes in networks(gm).items():
@@ -75,7 +77,7 @@ def _networks(gm: GraphModule, host: Machine, pool: ConstantPool) -> dict[int, N
         )
         outputs = [n for n in nodes if any(user not in inside for user in n.users)]
         outputs = _in_output_order(gm, outputs)
-        plan = lower(nodes, inputs, outputs, pool.packed_value, host.isa, guards)
+        plan = lower(nodes, inputs, outputs, pool.packed_value, host.isa, guards, options=options)
         names = [(step.spec.name, step.label) for step in plan.steps]
         network = Network(_binder(plan), _kernels(plan, host), plan.first_constant, host, names)
         result[stage] = NetworkItem(plan, network, tuple(inputs), tuple(outputs))

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from torch_aio.codegen.isa import Isa
+from torch_aio.config import Options
 from torch_aio.errors import CompileError
 from torch_aio.ir.symbols import Guards
 from torch_aio.plan.choice import Answer, best_guess
@@ -26,6 +27,7 @@ def lower(
     isa: Isa,
     guards: Guards,
     answer: Answer = best_guess,
+    options: Options | None = None,
 ) -> Plan:
     """Lower claimed ``nodes`` (graph order) that compute ``outputs`` from ``inputs``.
 
@@ -40,6 +42,7 @@ def lower(
         inputs,
         outputs,
         packed_value,
+        options or Options(),
         halos=_halos(nodes),
         row_of=row_of,
         clear_halo=clear_halo,

@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from torch_aio.codegen.isa import Isa
+from torch_aio.config import Options
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Access, Chain
@@ -71,6 +72,7 @@ class Lowering:
     inputs: Sequence[Node]
     outputs: Sequence[Node]
     packed_value: Callable[[Constant], torch.Tensor]
+    options: Options = field(default_factory=Options)
     halos: dict[Node, tuple[int, int]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)

@@ -72,6 +72,28 @@ class Conv:
         return 2 * math.prod(self.kernel) * self.inputs // self.groups * self.outputs
 
 
+@dataclass(frozen=True)
+class Job:
+    """One convolution to lower: what it computes, its weight, its epilogue, its result."""
+
+    conv: Conv
+    weight: Node
+    chain: Chain
+    operands: list[Value]
+    target: Value
+
+    @property
+    def shares_channels(self) -> bool:
+        """Whether no operand that varies by channel varies by image as well (a gate does)."""
+        pairs = zip(self.chain.inputs[1:], self.operands, strict=True)
+        images = self.target.shape[0]
+        return images == 1 or all(
+            value.shape[0] == 1 or value.stride[0] == 0
+            for operand, value in pairs
+            if operand.access == "channel"
+        )
+
+
 def _spread(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * rank if len(values) == 1 else values
@@ -145,6 +167,6 @@ def has_batch(node: Node) -> str | None:
 
 
 __all__ = [
-    "Conv", "argument", "blocked_temporary", "full_values", "has_batch", "operand_arguments",
+    "Conv", "Job", "argument", "blocked_temporary", "full_values", "has_batch", "operand_arguments",
     "origin", "pair", "planes", "strides_of",
 ]  # fmt: skip
