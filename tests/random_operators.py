@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from random_elementwise import (
     ANY_NDIM,
     PAIRS,
@@ -243,20 +246,31 @@ def _heads(d: Draw) -> tuple[Value, Value, Value]:
     return q, k, v
 
 
-def attention(d: Draw) -> str:
+def attention(d: Draw) -> str | None:
     q, k, v = _heads(d)
     rows, keys = q.shape[2], k.shape[2]
-    masks: dict[str, Callable[[], str]] = {
-        "": lambda: "",
-        "causal": lambda: ", is_causal=True",
-        "bool": lambda: f", attn_mask={d.use(d.input((rows, keys), BOOL)).name}",
-        "float": lambda: f", attn_mask={d.use(d.input((q.shape[0], 1, 1, keys))).name}",
-        "scale": lambda: ", scale=0.25",
+    masks: dict[str, Callable[[], Value]] = {
+        "bool": lambda: d.input((rows, keys), BOOL),
+        "float": lambda: d.input((q.shape[0], 1, 1, keys)),
     }
+    options = {"": "", "causal": ", is_causal=True", "scale": ", scale=0.25"}
     if not (k.plain.isfinite().all() and v.plain.isfinite().all()):
-        del masks["causal"]  # eager's 0 * inf behind the diagonal depends on its blocks
-    given = masks[d.of(list(masks))]()
+        # Eager has two kernels for it, and how much one sees of hidden keys depends on its blocks.
+        del options["causal"]
+    kind = d.of([*options, *masks])
+    mask = d.use(masks[kind]()) if kind in masks else None
+    if _loses_nan(q.plain @ k.plain.mT, mask):
+        return None
+    given = f", attn_mask={mask.name}" if mask else options[kind]
     return f"F.scaled_dot_product_attention({q.name}, {k.name}, {v.name}{given})"
+
+
+def _loses_nan(scores: Tensor, mask: Value | None) -> bool:
+    """Whether a row has NaN and else only -inf: eager loses it in lanes past its last vector."""
+    if mask is not None:
+        added = mask.plain.log() if mask.dtype == BOOL else mask.plain
+        scores = scores + added
+    return bool((scores.isnan().any(-1) & ~(scores > -torch.inf).any(-1)).any())
 
 
 def attention_spelled(d: Draw) -> str:

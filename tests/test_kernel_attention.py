@@ -139,6 +139,22 @@ def test_plain_softmax_fills_and_keeps_nan(isa, fill):
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_nan_of_keys_that_a_mask_hides(isa):
+    """The operator adds -inf and NaN stays; the spelled out form puts -inf in its place."""
+    q, k, v = (heads_first(1, 1, length, 16) for length in (4, 21, 21))
+    k[0, 0, 5], k[0, 0, 20] = float("nan"), float("nan")
+    mask = torch.ones(4, 21, dtype=torch.bool)
+    mask[:, 5] = mask[:, 20] = False
+    filled = (q @ k.mT / 4).masked_fill(~mask, -math.inf).softmax(-1) @ v
+    for safe, want in ((True, sdpa(q, k, v, mask)), (False, filled)):
+        assert want.isnan().all() == safe
+        few = attend_few(isa, AttentionFew(4, "bool", safe), q, k, v, mask)
+        many = attend(isa, Attention(isa.tile[0], "bool", safe=safe), q, k, v, mask)
+        for y in (few, many):
+            torch.testing.assert_close(y, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_nan_and_infinity_stay_in_their_rows(isa):
     """NaN in a query spoils its row only; NaN in a key spoils all rows of its head."""
     q, k, v = (heads_first(1, 2, length, 16) for length in (9, 21, 21))

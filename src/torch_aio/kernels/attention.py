@@ -40,7 +40,8 @@ def scratch_bytes(isa: Isa, tile: tuple[int, int], block_rows: Int, keys: Int, w
 class Attention(KernelSpec):
     """o = softmax(q k^T scale + mask) v; q, o, mask: rows ``_row`` bytes apart, numbers adjacent.
 
-    A boolean mask puts ``fill`` in the place of scores. ``safe``: rows of -inf give zeros, not NaN.
+    ``safe``, as eager's operator: a boolean mask adds ``fill``, rows of -inf give zeros. Else, as
+    the spelled out form: it puts ``fill`` in the place of scores, and rows of -inf give NaN.
     Heads are ``_inner`` and batches ``_outer`` bytes apart; ``group`` query heads share a head of
     k and v, of which a batch has ``kv_heads``. k: dense panels [ceil(sk / W)][d][W] a head,
     v: [ceil(dv / W)][sk][W]. Units: batch * heads * ceil(sq / block_rows).
@@ -212,7 +213,8 @@ class Softmax:
                 score = k.fadd(score, value)
             else:
                 fill = k.splat(k.p.fill, score.type.lanes)
-                score = k.select(k.icmp("ne", value, 0), score, fill)
+                hidden = k.fadd(score, fill) if self.safe else fill  # NaN stays one in eager
+                score = k.select(k.icmp("ne", value, 0), score, hidden)
         lowest = k.const(score.type, float("-inf"))
         return score if live is None else k.select(live, score, lowest)
 
