@@ -38,8 +38,8 @@ def test_tiles_of_a_convolution_begin_with_the_best_guess():
     """One vector of output channels: a tile of one first; 64: the largest tile."""
     for isa in ISAS:
         for vectors in range(1, 65):
-            tiles = tiles_for(isa, vectors)
+            tiles = tiles_for(isa, 49, vectors)
             assert tiles
             assert set(tiles) <= set(TILES[isa.name])
-    assert tiles_for(AVX2, 1)[0][1] == 1
-    assert tiles_for(AVX2, 64)[0] == (6, 2)
+    assert tiles_for(AVX2, 49, 1)[0][1] == 1
+    assert tiles_for(AVX2, 49, 64)[0] == (6, 2)

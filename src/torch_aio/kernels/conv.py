@@ -7,6 +7,7 @@ are a run-time loop: 1x1, 3x3 and 5x5 share one kernel (Zen 5: 240 of 256 GF/s o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,23 +29,31 @@ BYTES = 4
 ENTRY = 4
 """Bytes of an entry of the pixel table."""
 TILES: dict[str, dict[tuple[int, int], float]] = {
-    "avx512": {(6, 4): 1.0, (8, 3): 0.93, (10, 1): 0.8},
+    "avx512": {(5, 4): 1.0, (6, 4): 0.98, (4, 4): 0.98, (7, 3): 0.93, (8, 3): 0.91, (10, 1): 0.8},
     "avx2": {(6, 2): 1.0, (8, 1): 0.7},
     "neon": {(4, 4): 1.0, (6, 3): 1.0, (8, 2): 0.9},
 }
 """Pixels x vectors, and speed relative to the best (one thread of Zen 5; NEON not measured).
 
 GF/s on 1x1 256>64@56, 3x3 14x256, AVX-512: 6x4 233/215, 14x2 206/203, 8x3 190/186, 7x4 160/178.
-LLVM 22 spills 8x2 to 14x2 on AVX-512, 5x4, 6x4, 10x2 on NEON: those listed do not spill."""
+us on 1x1 512>2048@7 and 64>256@56, two threads: 5x4 220/205, 4x4 228/205, 6x4 242/208, 7x3 217/230,
+8x3 245/234, 10x2 463/452. LLVM 22 spills 8x2 to 14x2 on AVX-512, 5x4, 6x4, 10x2 on NEON: those
+listed do not spill."""
 
 
-def tiles_for(isa: Isa, vectors: int) -> list[tuple[int, int]]:
-    """Register tiles for so many vectors of output channels (in a group), the best guess first.
+def tiles_for(isa: Isa, pixels: int, vectors: int) -> list[tuple[int, int]]:
+    """Register tiles for output pixels x vectors of channels (in a group), the best guess first.
 
-    Those that pad the channels much are not among them.
+    Those that pad much are not among them.
     """
-    tiles = TILES[isa.name]
-    costs = {t: -(-vectors // t[1]) * t[1] / speed for t, speed in tiles.items()}
+
+    def cost(tile: tuple[int, int]) -> float:
+        padded = (
+            -(-size // part) * part for size, part in zip((pixels, vectors), tile, strict=True)
+        )
+        return math.prod(padded) / TILES[isa.name][tile]
+
+    costs = {tile: cost(tile) for tile in TILES[isa.name]}
     return sorted(
         (t for t in costs if costs[t] <= 1.3 * min(costs.values())), key=costs.__getitem__
     )

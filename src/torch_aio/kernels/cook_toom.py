@@ -29,7 +29,9 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
 """Finite points by outputs; the last one is infinity.
 
 With +-3/4 and +-3/2 the error of F(4, 3) is a quarter of that with the usual +-1 and +-2 (64
-channels of 56x56: 2.0e-6 against 7.9e-6)."""
+channels of 56x56: 2.0e-6 against 7.9e-6). F(6, 3) gains nothing: at its best points, +-5/8, +-1 and
++-5/3, the error is 5e-6, and 64 to 256 channels of 224x224 to 56x56 take 0.95 to 1.15 of the time
+of F(4, 3) hot, 1.0 to 1.2 cold (Zen 5)."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,11 @@ SMALL_PLANE = 512
 
 def tiles(ctx: Lowering, job: Job) -> list[tuple[int, int]]:
     """Register tiles worth trying, the best guess first."""
-    return tiles_for(ctx.isa, _vectors(ctx, job.conv))
+    n, _, height, width = planes(job.target.shape)
+    pixels = n * height * width
+    return tiles_for(
+        ctx.isa, pixels if isinstance(pixels, int) else SMALL_PLANE, _vectors(ctx, job.conv)
+    )
 
 
 def lower(ctx: Lowering, job: Job, x: Value, tile: tuple[int, int]) -> None:
