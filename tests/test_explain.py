@@ -159,7 +159,7 @@ def test_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that fell back to PyTorch is named with the reason, and is no share of ours."""
     from torch_aio.engine import variant
 
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no kernel today")
 
     monkeypatch.setenv("AIO_STRICT", "0")

@@ -28,9 +28,7 @@ def kernels(model, *inputs, **options):
         y = compiled(*inputs)
         assert error(y, reference(model, *inputs)) < LIMIT
         explanation = torch_aio.explain(compiled, *inputs)
-    return [line.detail for line in explanation.lines if line.op.startswith("conv2d")] + [
-        line.detail for line in explanation.lines if line.verdict == "kernel"
-    ]
+    return [line.detail for line in explanation.lines if line.verdict == "kernel"]
 
 
 def test_stride_one_three_by_three_convolutions_take_it():
@@ -103,6 +101,18 @@ def test_sizes_may_change():
         for size in ((1, 17, 20), (2, 33, 9), (1, 64, 41)):
             x = torch.randn(size[0], 32, *size[1:])
             assert error(compiled(x), reference(model, x)) < LIMIT
+
+
+def test_explain_says_the_error_to_direct_convolution():
+    model, x = nn.Conv2d(32, 48, 3, padding=1).eval(), torch.randn(1, 32, 20, 23)
+    compiled = torch.compile(model, backend="aio")
+    torch.compiler.reset()
+    explanation = torch_aio.explain(compiled, x)
+    assert 0 < explanation.winograd < LIMIT
+    assert "1 Winograd convolutions: error " in str(explanation)
+    with torch.no_grad():
+        again = torch_aio.explain(compiled, x)
+    assert again.winograd == explanation.winograd
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"])

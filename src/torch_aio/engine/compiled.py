@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import is_
 from typing import Any
 
@@ -118,6 +119,17 @@ class CompiledGraph:
         """Pack every weight again at the next call: for changes that cannot be seen."""
         with self._lock:
             self._states, self._current = {}, ((), None)
+
+    @contextmanager
+    def otherwise(self, **options: Any) -> Iterator[None]:
+        """Compile and run with other options for a while, for a comparison."""
+        with self._lock:
+            kept = self.options, self.variants, self._by_size
+            self.options, self.variants, self._by_size = replace(kept[0], **options), [], {}
+            try:
+                yield
+            finally:
+                self.options, self.variants, self._by_size = kept
 
     def _report(self) -> None:
         for graphs in _observers:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from torch_aio.engine import compiled
 from torch_aio.engine.compiled import CompiledGraph
@@ -44,12 +46,14 @@ class Explanation:
 
     ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part
     at run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and
-    why.
+    why. ``winograd`` is the error of the answer to the one by direct convolutions,
+    max|y - direct| / max|direct|, where there are Winograd convolutions.
     """
 
     lines: tuple[Line, ...]
     networks: int
     failures: tuple[str, ...]
+    winograd: float | None = None
 
     @property
     def nodes(self) -> float:
@@ -81,6 +85,9 @@ class Explanation:
             f"{self.networks} networks; {self.nodes:.1%} of nodes and {self.flops:.1%} of FLOPs "
             "on our kernels"
         )
+        if self.winograd is not None:
+            count = sum(line.detail.startswith("winograd") for line in self.lines)
+            totals += f"\n{count} Winograd convolutions: error {self.winograd:.1e} to direct ones"
         return "\n".join([*table, totals, *self.failures])
 
 
@@ -93,14 +100,35 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
     run = model
     if not isinstance(model, torch.jit.ScriptModule) and not _is_compiled(model):
         run = torch.compile(model, backend="aio")
+    copies = _copied((inputs, kwargs))
     with compiled.observed() as graphs, torch.no_grad():
-        run(*inputs, **kwargs)
+        answer = _copied(run(*inputs, **kwargs))
     lines = [line for graph in graphs for v in graph.variants[-1:] for line in _lines(graph, v)]
     networks = sum(len(v.networks) for graph in graphs for v in graph.variants[-1:])
     failures = tuple(f"{g.captured.name} fell back: {g.failure}" for g in graphs if g.failure)
-    result = Explanation(tuple(lines), networks, failures)
+    winograd = None
+    if any(line.detail.startswith("winograd") for line in lines):
+        with ExitStack() as stack, torch.no_grad():
+            for graph in graphs:
+                stack.enter_context(graph.otherwise(winograd=False))
+            winograd = _distance(answer, run(*copies[0], **copies[1]))
+    result = Explanation(tuple(lines), networks, failures, winograd)
     print(result)
     return result
+
+
+def _copied(values: Any) -> Any:
+    """The same structure, its tensors copied: a model may write into its inputs."""
+    return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, values)
+
+
+def _distance(answer: Any, direct: Any) -> float:
+    """The largest over the answer's tensors of max|y - direct| / max|direct|."""
+    worst = 0.0
+    for y, ref in zip(pytree.tree_leaves(answer), pytree.tree_leaves(direct), strict=True):
+        if isinstance(ref, torch.Tensor) and ref.is_floating_point() and ref.numel():
+            worst = max(worst, ((y - ref).abs().max() / ref.abs().max()).item())
+    return worst
 
 
 def _is_compiled(model: object) -> bool:
