@@ -14,6 +14,7 @@ from kernel_runner import ISAS, run_kernel
 from torch_aio.codegen.isa import NEON
 from torch_aio.codegen.jit import Jit
 from torch_aio.codegen.vmath import COMPARISONS, OPS
+from torch_aio.codegen.vmath.exponential import exp_weight
 from torch_aio.kernels.chain import DTYPES, Chain, Const, Input, Step
 from torch_aio.kernels.elementwise import ElementwiseSpec
 from torch_aio.kernels.spec import generate
@@ -251,3 +252,14 @@ def test_every_operation_has_a_test():
     tested = {"where", "bit_and", "bit_or", "bit_xor", "bit_not"}
     tested |= set(UNARY) | set(ABSOLUTE) | set(PARAMETERS) | set(BINARY) | set(TESTS)
     assert set(OPS) == tested
+
+
+@isas
+def test_weights_of_a_softmax(isa, monkeypatch):
+    """Relative to the largest weight, 1; the rest vanish, NaN stays."""
+    monkeypatch.setitem(OPS, "exp_weight", exp_weight)
+    x = torch.cat([torch.linspace(-90, 0, SAMPLES), torch.tensor([-1e30, -math.inf, math.nan])])
+    y, reference = compute(isa, "exp_weight", x), x.double().exp()
+    assert y[-1].isnan()
+    assert y[-2] == y[-3] == 0
+    assert (y - reference)[:-1].abs().max() < 1.5 * torch.finfo(torch.float32).eps

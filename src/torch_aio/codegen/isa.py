@@ -16,7 +16,8 @@ class Isa:
     a block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without
     which its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x
     vectors of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic``
-    and ``dot`` (int8 dot product: "", "vnni", "sdot") select inner products.
+    and ``dot`` (int8 dot product: "", "vnni", "sdot") select inner products; ``has_scale``: vectors
+    times powers of two are one instruction.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Isa:
     tile: tuple[tuple[int, int], ...]
     has_fp16_arithmetic: bool = False
     dot: str = ""
+    has_scale: bool = False
 
     def lanes(self, element: Type) -> int:
         """Elements of a type in one vector register."""
@@ -50,6 +52,7 @@ AVX512 = Isa(
     name="avx512", triple="x86_64-unknown-linux-gnu", width=512, registers=32, block=16,
     requires=frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}),
     cpu="x86-64-v4", features="+f16c", tune="znver4", tile=((12, 2), (8, 3), (6, 4)),
+    has_scale=True,
 )  # fmt: skip
 NEON = Isa(
     name="neon", triple="aarch64-unknown-linux-gnu", width=128, registers=32, block=8,

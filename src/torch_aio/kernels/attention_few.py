@@ -7,9 +7,10 @@ from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.types import Value, f32
+from torch_aio.codegen.types import Value, f32, i8, i64, vec
+from torch_aio.codegen.vmath.exponential import exp_weight
 from torch_aio.ir.symbols import Int
-from torch_aio.kernels.attention import MaskKind, Softmax
+from torch_aio.kernels.attention_mask import MaskKind
 from torch_aio.kernels.gemv import column_vectors, dot_products, streamed_sums, together
 from torch_aio.kernels.spec import KernelSpec
 
@@ -117,3 +118,70 @@ class AttentionFew(KernelSpec):
             part(block.i, vectors, None)
         with k.loop(whole, width, lanes) as rest:
             part(rest.i, 1, k.tail_mask(k.sub(width, rest.i), lanes))
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A row of scores to weights, in place: exp(scale s + mask - max)."""
+
+    mask: MaskKind
+    safe: bool
+
+    def emit(self, k: Builder, row: Value, extent: tuple[Size, Size], mask: Value | None) -> Value:
+        """Returns 1 / the sum of the weights (0 where there are none).
+
+        ``extent``: the scores of the row, and how far zeros follow them (at least a whole vector).
+        """
+        seen, end = extent
+        lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+        whole, zero = k.mul(k.udiv(seen, lanes), lanes), k.const(vector, 0)
+        shift = k.splat(self._maximum(k, row, seen, mask), lanes)
+        with k.loop(0, seen, lanes, carry=[zero]) as loop:
+            where = k.at(row, k.mul(loop.i, BYTES))
+            weight = exp_weight(k, k.fsub(k.load(vector, where), shift))
+            k.store(weight, where)
+            loop.next = [k.fadd(loop.v[0], weight)]
+        ragged = k.icmp("ne", whole, k.size(seen))
+        after = k.add(whole, k.mul(k.cast(ragged, i64), lanes))
+        with k.loop(after, end, lanes) as rest:
+            k.store(zero, row, k.mul(rest.i, BYTES))
+        total = k.reduce_add(loop.v[0])
+        none = k.fcmp("oeq", total, k.const(f32, 0))
+        return k.select(none, k.const(f32, 0), k.fdiv(k.const(f32, 1), total))
+
+    def _maximum(self, k: Builder, row: Value, seen: Size, mask: Value | None) -> Value:
+        """Scale and mask the scores in place; what to subtract from them."""
+        lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+        whole, factor = k.mul(k.udiv(seen, lanes), lanes), k.splat(k.p.scale, lanes)
+
+        def larger(index: Size, live: Value | None, top: Value) -> Value:
+            where = k.at(row, k.mul(index, BYTES))
+            score = self._masked(k, k.fmul(k.load(vector, where), factor), mask, index, live)
+            k.store(score, where)
+            return k.select(k.fcmp("ogt", score, top), score, top)
+
+        with k.loop(0, whole, lanes, carry=[k.const(vector, float("-inf"))]) as loop:
+            loop.next = [larger(loop.i, None, loop.v[0])]
+        with k.when(k.icmp("ne", whole, k.size(seen)), carry=loop.v) as tail:
+            live = k.tail_mask(k.sub(seen, whole), lanes)
+            tail.next = [larger(whole, live, tail.v[0])]
+        top = k.call_exact(f"llvm.vector.reduce.fmax.{vector.mangled}", f32, [tail.v[0]])
+        nothing = k.fcmp("oeq", top, k.const(f32, float("-inf")))
+        return k.select(nothing, k.const(f32, 0), top) if self.safe else top
+
+    def _masked(
+        self, k: Builder, score: Value, mask: Value | None, index: Size, live: Value | None
+    ) -> Value:
+        """A vector of scores with the mask applied; lanes that are not ``live`` become -inf."""
+        if mask is not None:
+            type_ = score.type if self.mask == "float" else vec(i8, score.type.lanes)
+            where = k.at(mask, k.mul(index, type_.bytes))
+            value = k.load(type_, where) if live is None else k.masked_load(type_, live, where)
+            if self.mask == "float":
+                score = k.fadd(score, value)
+            else:
+                fill = k.splat(k.p.fill, score.type.lanes)
+                hidden = k.fadd(score, fill) if self.safe else fill  # NaN stays one in eager
+                score = k.select(k.icmp("ne", value, 0), score, hidden)
+        lowest = k.const(score.type, float("-inf"))
+        return score if live is None else k.select(live, score, lowest)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from torch_aio.codegen.builder import Builder, Params, Size
-from torch_aio.codegen.types import Value, f32
+from torch_aio.codegen.types import Type, Value, f32, vec
 from torch_aio.kernels.padding import padded
 from torch_aio.kernels.reorder import transpose
 from torch_aio.kernels.spec import KernelSpec
@@ -67,9 +67,12 @@ class PackPanels(KernelSpec):
 
 def emit_panel(
     k: Builder, x: Value, x_row: Size, y: Value, place: tuple[Size, Size, Size], vectors: int,
-    transposed: bool,
+    transposed: bool, element: Type = f32, scale: Value | None = None,
 ) -> None:  # fmt: skip
-    """The panel from column ``place[0]``; x has ``place[1]`` columns of ``place[2]`` terms."""
+    """The panel from column ``place[0]``; x has ``place[1]`` columns of ``place[2]`` terms.
+
+    A transposed x may hold bytes, and is multiplied by ``scale``.
+    """
     column, columns, terms = place
     if transposed:
         with k.loop(0, vectors) as part:
@@ -77,7 +80,7 @@ def emit_panel(
             left = k.sub(columns, k.add(column, k.mul(part.i, lanes)))
             source = k.at(x, k.mul(k.add(column, k.mul(part.i, lanes)), x_row))
             target = k.at(y, k.mul(part.i, lanes * BYTES))
-            _transposed_part(k, source, x_row, target, (left, terms), vectors)
+            _transposed_part(k, source, x_row, target, (left, terms), vectors, element, scale)
     else:
         source = k.at(x, k.mul(column, BYTES))
         _copied(k, source, x_row, y, (k.sub(columns, column), terms), vectors)
@@ -103,12 +106,18 @@ def _copied(
 
 
 def _transposed_part(
-    k: Builder, x: Value, x_row: Size, y: Value, size: tuple[Size, Size], vectors: int
-) -> None:
+    k: Builder, x: Value, x_row: Size, y: Value, size: tuple[Size, Size], vectors: int,
+    element: Type, scale: Value | None,
+) -> None:  # fmt: skip
     """``lanes`` columns of a panel: squares of registers transposed; rows past n give zeros."""
     left, terms = size
     lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
     row = vectors * lanes * BYTES
+
+    def number(raw: Value) -> Value:
+        value = k.cast(raw, f32 if not raw.type.lanes else vector)
+        return k.fmul(value, k.splat(scale, value.type.lanes)) if scale is not None else value
+
     lines, zero = [], k.const(vector, 0)
     for r in range(lanes):
         exists = k.icmp("sgt", left, r)
@@ -116,8 +125,9 @@ def _transposed_part(
     whole = k.mul(k.udiv(terms, lanes), lanes)
     with k.when(k.icmp("sgt", left, 0)):
         with k.loop(0, whole, lanes) as term:
+            rows = [k.load(vec(element, lanes), x, k.mul(term.i, element.bytes)) for _, x in lines]
             values = [
-                k.select(e, k.load(vector, line, k.mul(term.i, BYTES)), zero) for e, line in lines
+                k.select(e, number(row), zero) for (e, _), row in zip(lines, rows, strict=True)
             ]
             target = k.at(y, k.mul(term.i, row))
             for n, value in enumerate(transpose(k, values)):
@@ -125,8 +135,8 @@ def _transposed_part(
         with k.loop(whole, terms) as term:
             value = zero
             for lane, (exists, line) in enumerate(lines):
-                number = k.load(f32, line, k.mul(term.i, BYTES))
-                value = k.insert(value, k.select(exists, number, k.const(f32, 0)), lane)
+                one = number(k.load(element, line, k.mul(term.i, element.bytes)))
+                value = k.insert(value, k.select(exists, one, k.const(f32, 0)), lane)
             k.store(value, y, k.mul(term.i, row))
     with k.when(k.icmp("sle", left, 0)), k.loop(0, terms) as term:
         k.store(zero, y, k.mul(term.i, row))

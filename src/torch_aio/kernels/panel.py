@@ -26,6 +26,17 @@ def panel_columns(isa: Isa, tile: tuple[int, int]) -> int:
     return tile[1] * isa.lanes(f32)
 
 
+def smallest_tile(k: Builder, left: Size, rows: int, body: Callable[[int], None]) -> None:
+    """``body(count)`` for the smallest register tile, of at most ``rows``, that takes ``left``."""
+    sizes = (rows, *smaller_tiles(rows))
+    for index, (count, below) in enumerate(zip(sizes, (*sizes[1:], 0), strict=True)):
+        fits = k.icmp("sgt", left, below)
+        if index:
+            fits = k.op("and", fits, k.icmp("sle", left, count))
+        with k.when(fits):
+            body(count)
+
+
 @dataclass(frozen=True)
 class Panel:
     """A panel [terms][W] of B, and rows ``a_row`` bytes apart from ``a`` with adjacent terms.
@@ -60,14 +71,11 @@ class Panel:
 
         Its rows past the last repeat that one.
         """
-        sizes = (self.tile[0], *smaller_tiles(self.tile[0]))
-        left = k.sub(rows, first)
-        for index, (count, below) in enumerate(zip(sizes, (*sizes[1:], 0), strict=True)):
-            fits = k.icmp("sgt", left, below)
-            if index:
-                fits = k.op("and", fits, k.icmp("sle", left, count))
-            with k.when(fits):
-                finish(self._sums(k, first, rows, count))
+
+        def tile(count: int) -> None:
+            finish(self._sums(k, first, rows, count))
+
+        smallest_tile(k, k.sub(rows, first), self.tile[0], tile)
 
     def _sums(self, k: Builder, first: Size, rows: Size, count: int) -> Sums:
         last = k.sub(rows, 1)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from torch_aio.codegen.builder import Builder
-from torch_aio.codegen.types import Value, i32, vec
+from torch_aio.codegen.types import Value, i16, i32, vec
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
@@ -20,6 +20,9 @@ MAGIC = 12582912.0
 EXP_TAIL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
             5.0000001201e-1)  # fmt: skip
 """exp(r) = 1 + r + r*r * tail(r) for |r| <= ln(2) / 2, highest power first (Cephes)."""
+
+EXP2 = (1.326472731e-3, 9.671512991e-3, 5.550733581e-2, 2.402224243e-1, 6.931470037e-1, 1.0)
+"""2**f for |f| <= 1/2 within 9.2e-8, exact at 0, highest power first."""
 
 
 def horner(k: Builder, coefficients: Sequence[float], x: Value) -> Value:
@@ -100,6 +103,32 @@ def exp_magnitude(k: Builder, x: Value) -> Value:
     flushed = k.fcmp("olt", x, floor)
     value = _exp_moderate(k, k.select(k.fcmp("ogt", floor, x), floor, x))
     return k.select(flushed, k.const(x.type, 0), value)
+
+
+def exp_weight(k: Builder, x: Value) -> Value:
+    """e**x for x <= 0 where the largest weight is 1: within 1.5 eps of it, 0 at -inf; keeps NaN.
+
+    The remainder of x / ln 2 is rounded once, which costs accuracy only where the weight is small.
+    """
+    power = k.fmul(x, k.const(x.type, LOG2_E))
+    if k.isa.has_scale:
+        n = k.call("llvm.roundeven", x.type, [power])
+        return _scaled_by(k, horner(k, EXP2, k.fsub(power, n)), n)
+    floor = k.const(x.type, -126.0)
+    flushed = k.fcmp("olt", power, floor)
+    power = k.select(k.fcmp("ogt", floor, power), floor, power)
+    shifted = k.fadd(power, k.const(x.type, MAGIC))
+    fraction = k.fsub(power, k.fsub(shifted, k.const(x.type, MAGIC)))
+    integer = vec(i32, x.type.lanes)
+    n = k.op("sub", k.bitcast(shifted, integer), k.const(integer, 0x4B400000))
+    value = k.fmul(horner(k, EXP2, fraction), _power_of_two(k, n, x))
+    return k.select(flushed, k.const(x.type, 0), value)
+
+
+def _scaled_by(k: Builder, x: Value, n: Value) -> Value:
+    """``x`` 2**n for whole numbers n, infinite ones too; an AVX-512 instruction."""
+    name, mask = "llvm.x86.avx512.mask.scalef.ps.512", Value(i16, "-1")
+    return k.call_exact(name, x.type, [x, n, x, mask, Value(i32, "4")])
 
 
 def _one_plus_exp_negative(k: Builder, x: Value) -> Value:

@@ -9,27 +9,27 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from torch_aio.codegen.isa import Isa
+from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels import attention_few
-from torch_aio.kernels.attention import Attention, MaskKind, scratch_bytes
+from torch_aio.kernels.attention import Attention
 from torch_aio.kernels.attention_few import MOST_ROWS, AttentionFew
+from torch_aio.kernels.attention_mask import Masking, MaskKind
+from torch_aio.kernels.attention_work import Tile, scratch_bytes
+from torch_aio.kernels.panel import panel_columns
 from torch_aio.ops.attention import attention
 from torch_aio.plan.families.copies import contiguous, copy
-from torch_aio.plan.families.products import (
-    best_tile,
-    is_unit,
-    pack_panels,
-    swapped,
-    with_unit_columns,
-)
+from torch_aio.plan.families.products import best_tile, is_unit, with_unit_columns
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.value import Argument, Value
 
 aten = torch.ops.aten
-BLOCKS = 2
-"""Register tiles of query rows a unit: 1 to 8 measured within 5 % (Zen 5, 128 to 2048 keys)."""
+BLOCK_KEYS = 256
+"""Keys at a time: their scores stay in L2."""
+UNITS_A_THREAD = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def flops(node: Node) -> Int:
 
 
 def lower(ctx: Lowering, group: Group) -> None:
-    """Pack keys and values, then attend."""
+    """Attention of few rows, or of blocks of them."""
     node = group.output
     call = parse(node)
     out = _target(ctx, node)
@@ -148,17 +148,39 @@ def _attend(
 ) -> None:
     batch, heads, rows, width = operands[0].shape
     keys, values = v.shape[-2:]
-    tile = best_tile(ctx.isa, values)
-    block_rows = BLOCKS * tile[0]
-    kernel = Attention(tile, kind, call.causal, call.safe)
+    tile, context = max(ctx.isa.tile, key=lambda tile: tile[1]), best_tile(ctx.isa, values)
+    shared = bool(kind) and _is_zero(operands[-1].stride[-2])
+    masking = Masking(kind, shared, tile[1] if kind and not shared else 1)
+    ragged = not isinstance(values, int) or values % panel_columns(ctx.isa, context) != 0
+    block_rows, block_keys = _block_rows(ctx.isa, tile, batch * heads, rows), _block_keys(keys)
     ctx.step(
-        kernel, batch * heads * ceil_div(rows, block_rows), ("o",),
-        k=pack_panels(ctx, swapped(k), tile), v=pack_panels(ctx, v, tile), heads=heads,
-        kv_heads=k.shape[1], group=heads // k.shape[1], sq=rows, sk=keys, d=width, dv=values,
-        scale=float(call.scale), block_rows=block_rows,
-        work=ctx.scratch(scratch_bytes(ctx.isa, tile, block_rows, keys, values)),
-        **_arguments(call, kind, dict(zip(("q", "o", "mask"), operands, strict=False))),
+        Attention(tile, context, ragged, masking, call.causal, call.safe),
+        batch * heads * ceil_div(rows, block_rows), ("o",),
+        heads=heads, group=heads // k.shape[1], sq=rows, sk=keys, d=width, dv=values,
+        scale=float(call.scale), block_rows=block_rows, block_keys=block_keys,
+        work=ctx.scratch(
+            scratch_bytes(ctx.isa, tile, context, masking, block_keys, width, values)
+        ),
+        **_arguments(call, kind, {**_named(operands), "k": k, "v": v}),
     )  # fmt: skip
+
+
+def _block_rows(isa: Isa, tile: Tile, matrices: Int, rows: Int) -> int:
+    """Queries a unit: as many as the tile takes, fewer where threads would have nothing to do."""
+    block = panel_columns(isa, tile)
+    while block > isa.lanes(f32):
+        units = matrices * ceil_div(rows, block)
+        if not isinstance(units, int) or units >= UNITS_A_THREAD * torch.get_num_threads():
+            break
+        block //= 2
+    return block
+
+
+def _block_keys(keys: Int) -> Int:
+    """Keys at a time: equal blocks of about ``BLOCK_KEYS``."""
+    if not isinstance(keys, int):
+        return BLOCK_KEYS
+    return max(ceil_div(keys, max(ceil_div(keys, BLOCK_KEYS), 1)), 1)
 
 
 def _attend_few(
@@ -167,13 +189,16 @@ def _attend_few(
     batch, heads, count, width = operands[0].shape
     keys, values = v.shape[-2:]
     rows = min(int(count), MOST_ROWS)  # type: ignore[arg-type]
-    named = {"k": k, "v": v, **dict(zip(("q", "o", "mask"), operands, strict=False))}
     ctx.step(
         AttentionFew(rows, kind, call.safe), batch * heads * ceil_div(count, rows), ("o",),
         heads=heads, count=count, sk=keys, d=width, dv=values, scale=float(call.scale),
         work=ctx.scratch(attention_few.scratch_bytes(ctx.isa, rows, keys)),
-        **_arguments(call, kind, named),
+        **_arguments(call, kind, {**_named(operands), "k": k, "v": v}),
     )  # fmt: skip
+
+
+def _named(operands: list[Value]) -> dict[str, Value]:
+    return dict(zip(("q", "o", "mask"), operands, strict=False))
 
 
 def _arguments(call: Call, kind: MaskKind, operands: dict[str, Value]) -> dict[str, Argument]:
@@ -199,6 +224,10 @@ def _as_rows(operands: list[Value], k: Value) -> list[Value]:
         shape = (batch, k.shape[1], group, width)
         turned.append(value.view(shape, (outer, inner * group, inner, one)))
     return turned
+
+
+def _is_zero(size: Int) -> bool:
+    return isinstance(size, int) and size == 0
 
 
 def _is_one(size: Int) -> bool:
