@@ -61,6 +61,9 @@ class Settings:
     )
     profiler: bool = _row(False, parse.FLAG, "collect a profile by operator")
     strict: bool = _row(False, parse.FLAG, "raise where the engine would fall back to PyTorch")
+    release_weights: bool = _row(
+        False, parse.FLAG, "give the memory of the original weights back once they are packed"
+    )
     winograd: bool = _row(
         True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True
     )
@@ -215,6 +218,7 @@ class Options:
     winograd: bool = True
     cache_dir: str = ""
     strict: bool = False
+    release_weights: bool = False
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any] | None = None) -> Options:
@@ -227,6 +231,7 @@ class Options:
             "winograd": settings.winograd,
             "cache_dir": str(settings.cache_path),
             "strict": settings.strict,
+            "release_weights": settings.release_weights,
         }
         for key, value in (mapping or {}).items():
             if key not in _CHECKS:
@@ -249,4 +254,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "winograd": parse.a_switch,
     "cache_dir": parse.a_path,
     "strict": parse.a_flag,
+    "release_weights": parse.a_flag,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,10 @@ def compiled(source: Source, form: Form, inputs: int, symbols: Symbols | None) -
         door="TorchScript",
         live=form.live,
     )
-    run = compile_graph(captured, config.Options.from_mapping(None))
+    options = config.Options.from_mapping(None)
+    if options.release_weights:
+        gc.collect()  # a module that was traced and frozen, then dropped, is a cycle with weights
+    run = compile_graph(captured, options)
     writes = tuple((name, filler(t)) for name, t in form.writes.items())
     sized = symbols if contains((form.result, form.writes), Expr) else None
     return Entry(run, filler(form.result), writes, form.updates, form.module, sized)

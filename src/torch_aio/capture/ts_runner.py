@@ -19,6 +19,7 @@ from torch_aio.capture.ts_capture import Entry, Source
 from torch_aio.capture.ts_segments import Segmented
 from torch_aio.capture.ts_specialize import Specializer, sizes
 from torch_aio.capture.ts_values import DataDependent, Handover
+from torch_aio.errors import ReleasedError
 
 _MISSING: Any = object()
 NO_SIZES: dict[str, int] = {}
@@ -130,6 +131,8 @@ class Runner:
             return entry.result(outputs, env)
         except DataDependent as reason:
             return self._in_segments(reason, args)
+        except ReleasedError:
+            raise
         except Exception as error:
             return self._failed(error, args)
 

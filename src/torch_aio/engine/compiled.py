@@ -19,10 +19,12 @@ from torch_aio import banner, config, log, switch
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants
+from torch_aio.engine.packs import STORE
+from torch_aio.engine.released import MESSAGE, named
 from torch_aio.engine.symbols import SymbolReader
 from torch_aio.engine.variant import Variant
 from torch_aio.engine.weights import WeightState, picker, watch
-from torch_aio.errors import CompileError
+from torch_aio.errors import CompileError, ReleasedError
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.runtime.machine import Machine, machine
 
@@ -90,7 +92,7 @@ class CompiledGraph:
         if _observers:
             self._report()
         if self.failure or not switch.on:
-            return tuple(self.captured.fallback(*args))
+            return self._fallback(args)
         if profiler_enabled():
             with torch.profiler.record_function(f"torch_aio::{self.captured.name}"):
                 return self._run(args)
@@ -104,21 +106,31 @@ class CompiledGraph:
         if state is None or not (all(map(is_, weights, known)) and state.unmodified(weights)):
             state = self._state_of(weights)
             if state is None:
-                return tuple(self.captured.fallback(*args))
+                return self._fallback(args)
         try:
             variant = self._by_size.get(tuple(env.values())) or self._find(env, weights)
             if variant is None:
-                return tuple(self.captured.fallback(*args))
+                return self._fallback(args)
             constants = state.packs.get(variant) or self._pack(variant, state, weights)
             return variant.run(inputs, env, constants)
         except CompileError as error:
             self._fail(error)
-            return tuple(self.captured.fallback(*args))
+            return self._fallback(args)
 
     def refresh(self) -> None:
-        """Pack every weight again at the next call: for changes that cannot be seen."""
+        """Pack every weight again at the next call: for changes that cannot be seen.
+
+        Raises ReleasedError where weights were released.
+        """
         with self._lock:
-            self._states, self._current = {}, ((), None)
+            self._states = {key: s for key, s in self._states.items() if s.released}
+            self._current = (), None
+        if self._states:
+            raise ReleasedError(f"{self.captured.name}: {MESSAGE}")
+
+    def _fallback(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        with named(self.captured.name):
+            return tuple(self.captured.fallback(*args))
 
     @contextmanager
     def otherwise(self, **options: Any) -> Iterator[None]:
@@ -151,9 +163,11 @@ class CompiledGraph:
             with self._lock:
                 if not self._fit(weights):
                     return None
-                state = WeightState(weights)
+                state = WeightState(weights, state)
                 kept = [item for item in self._states.items() if item[1].lasts()]
-                self._states = {**dict(kept[1 - MOST_STATES :]), key: state}
+                if not self.options.release_weights:
+                    kept = kept[1 - MOST_STATES :]
+                self._states = {**dict(kept), key: state}
         self._current = weights, state
         return state
 
@@ -178,9 +192,18 @@ class CompiledGraph:
             if variant not in state.packs:
                 log.debug("%s: weights are packed", self.captured.name)
                 pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
-                state.packs[variant] = variant.executor.constants(pool)
+                self._keep(variant, state, pool)
             constants: Constants = state.packs[variant]
             return constants
+
+    def _keep(self, variant: Variant, state: WeightState, pool: ConstantPool) -> None:
+        """Pack for the variant; then the originals have done their duty, if the user says so."""
+        with named(self.captured.name):
+            constants = state.packs[variant] = variant.executor.constants(pool)
+        state.before = None
+        if self.options.release_weights:
+            state.release(tuple(pool.weights.values()))
+            STORE.keep(constants.packs)
 
     def _find(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant | None:
         """The variant for these sizes, compiled if there is none yet; None beyond the limit."""
@@ -201,11 +224,12 @@ class CompiledGraph:
     def _compile(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant:
         pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
         try:
-            variant = Variant(self.captured, self.options, self._host, pool, env)
+            with named(self.captured.name):
+                variant = Variant(self.captured, self.options, self._host, pool, env)
             _, state = self._current
             if state is not None and state.same(weights):
-                state.packs[variant] = variant.executor.constants(pool)
-        except CompileError:
+                self._keep(variant, state, pool)
+        except (CompileError, ReleasedError):
             raise
         except Exception as error:
             raise CompileError(f"{type(error).__name__}: {error}") from error

@@ -42,10 +42,14 @@ class ConstantPool:
         """The tensor of ``pack``."""
         return self.pack(recipe).tensor
 
-    def _compute(self, recipe: Constant) -> torch.Tensor:
+    def _compute(self, recipe: Constant) -> Any:
         tensors = [self.value(node) for node in recipe.nodes]
+        for node in set(recipe.nodes):
+            del self._values[node]  # a folded weight is as large as the packed one
+        if recipe.pack is None:
+            return _laid_out(tensors[0], recipe.nodes[0].meta["spec"])
         with torch.no_grad():
-            return recipe.pack(*tensors) if recipe.pack else tensors[0]
+            return recipe.pack(*tensors)
 
     def _evaluate(self, node: Node) -> Any:
         if node.op == "get_attr":
@@ -53,3 +57,10 @@ class ConstantPool:
         args = map_arg(node.args, self.value)
         kwargs = map_arg(node.kwargs, self.value)
         return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _laid_out(value: Any, spec: Any) -> Any:
+    """The value with the strides that its readers were compiled for."""
+    if not isinstance(value, torch.Tensor) or value.stride() == spec.stride:
+        return value
+    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype).copy_(value)

@@ -93,7 +93,9 @@ class Executor:
                 made = [pool.pack(c) if isinstance(c, Constant) else None for c in recipes]
                 packs += [pack for pack in made if pack is not None]
                 networks[item] = Packed([None if pack is None else pack.tensor for pack in made])
-        return Constants(networks, {n: pool.value(n) for n in self._uses}, tuple(packs))
+        used = {node: pool.pack(Constant((node,), None)) for node in self._uses}
+        values = {node: pack.tensor for node, pack in used.items()}
+        return Constants(networks, values, (*packs, *used.values()))
 
     def __call__(
         self, inputs: Sequence[Any], env: Mapping[str, int], constants: Constants

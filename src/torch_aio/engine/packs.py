@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from torch_aio.engine.released import has_storage
 from torch_aio.plan.lowering import Constant
 
 SAMPLES = 256
+Recipe = tuple[str, Any]
+"""The text of a constant's sub-graph, and the pack."""
 
 
 class Pack:
-    """A packed tensor, and what it was made from: weak, with a hash of the contents."""
+    """A packed tensor, and what it was made from: weak, with a hash of the contents.
 
-    __slots__ = ("__weakref__", "hashes", "sources", "tensor")
+    ``recipe`` is what was done, apart from the weights.
+    """
 
-    def __init__(self, tensor: torch.Tensor, sources: Sequence[torch.Tensor]) -> None:
-        self.tensor = tensor
+    __slots__ = ("__weakref__", "hashes", "recipe", "sources", "tensor")
+
+    def __init__(
+        self, tensor: torch.Tensor, recipe: Recipe, sources: Sequence[torch.Tensor]
+    ) -> None:
+        self.tensor, self.recipe = tensor, recipe
         self.sources = tuple(map(weakref.ref, sources))
         self.hashes = [content_hash(source) for source in sources]
 
@@ -34,10 +42,18 @@ class Pack:
         """Whether the weights are still what was packed.
 
         The memory of a dead weight may be another's by now, and a write through ``.data`` or numpy
-        has no version: their contents tell.
+        has no version: their contents tell. A released weight cannot have changed.
         """
-        alive = all(ref() is not None for ref in self.sources)
-        return alive and self.hashes == [content_hash(source) for source in sources]
+        known = [ref() for ref in self.sources]
+        return None not in known and all(
+            content_hash(new) == content if has_storage(new) else new is old
+            for new, old, content in zip(sources, known, self.hashes, strict=True)
+        )
+
+    def is_all_there_is(self) -> bool:
+        """Whether a weight of it was released."""
+        known = [ref() for ref in self.sources]
+        return any(source is not None and not has_storage(source) for source in known)
 
 
 class PackStore:
@@ -58,12 +74,13 @@ class PackStore:
         names: dict[str, int] = {}
         text = tuple(_text(node, names) for node in recipe.nodes)
         sources = [weights[name] for name in names]
-        key = (text, recipe.pack, tuple(map(_identity, sources)))
+        what = ", ".join(text), recipe.pack
+        key = _key(what, sources)
         with self._lock:
             known = self._packs.get(key)
         if known is not None and known.is_of(sources):
             return known
-        made = Pack(compute(), sources)
+        made = Pack(compute(), what, sources)
         with self._lock:
             self.made += 1
             self._packs[key] = made
@@ -72,10 +89,20 @@ class PackStore:
     def __len__(self) -> int:
         return len(self._packs)
 
-    def clear(self) -> None:
-        """Share no pack made so far any more."""
+    def keep(self, packs: Iterable[Pack]) -> None:
+        """Find these packs again, some of whose weights were released since they were made."""
         with self._lock:
+            for pack in packs:
+                sources = [source for ref in pack.sources if (source := ref()) is not None]
+                if len(sources) == len(pack.sources):
+                    self._packs[_key(pack.recipe, sources)] = pack
+
+    def clear(self) -> None:
+        """Share no pack made so far any more, but those that cannot be made again."""
+        with self._lock:
+            kept = [pack for pack in self._packs.values() if pack.is_all_there_is()]
             self._packs.clear()
+        self.keep(kept)
 
 
 STORE = PackStore()
@@ -93,7 +120,13 @@ def content_hash(tensor: torch.Tensor) -> int:
     return hash(tuple(flat[:: max(flat.numel() // SAMPLES, 1)].tolist()))
 
 
+def _key(recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
+    return recipe, tuple(map(_identity, sources))
+
+
 def _identity(tensor: torch.Tensor) -> Any:
+    if not has_storage(tensor):
+        return id(tensor)
     version = -1 if tensor.is_inference() else tensor._version
     return (
         tensor.data_ptr(),

@@ -14,7 +14,7 @@ from torch_aio.ir.symbols import Guards
 from torch_aio.plan.choice import Answer, best_guess
 from torch_aio.plan.epilogue import group
 from torch_aio.plan.families.reorder import clear_halo
-from torch_aio.plan.lowering import Constant, Group, Lowering
+from torch_aio.plan.lowering import Constant, Group, Lowering, Table
 from torch_aio.plan.plan import Plan, TensorPlan
 from torch_aio.plan.rows import row_of
 
@@ -60,13 +60,23 @@ def lower(
             raise CompileError(f"{type(error).__name__}: {error}", describe(node)) from error
     specs = [node.meta["spec"] for node in outputs]
     borders = [TensorPlan(s.shape, s.stride, s.dtype) for s in specs]
-    return Plan(ctx.steps, len(inputs), borders, ctx.constants, guards, ctx.choices)
+    return Plan(ctx.steps, len(inputs), borders, _read_constants(ctx), guards, ctx.choices)
 
 
 def describe(node: Node) -> str:
     """A node as a message names it: its operation, and the user's line where known."""
     where = node.meta.get("source", "")
     return f"{node.name} = {node.target}" + (f" ({where})" if where else "")
+
+
+def _read_constants(ctx: Lowering) -> list[Constant | Table]:
+    """The constants that steps read, numbered anew: a weight that was looked at is not kept."""
+    buffers = dict.fromkeys(b for s in ctx.steps for b in s.reads if b.kind == "constant")
+    kept = []
+    for index, buffer in enumerate(sorted(buffers, key=lambda b: b.index)):
+        kept.append(ctx.constants[buffer.index])
+        buffer.index = index
+    return kept
 
 
 def _lower_group(ctx: Lowering, g: Group) -> None:

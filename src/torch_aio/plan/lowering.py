@@ -114,7 +114,11 @@ class Lowering:
         nodes = node if isinstance(node, tuple) else (node,)
         key = Constant(nodes, pack)
         if key not in self._constant_values:
-            self._constant_values[key] = self._add_constant(key, self.packed_value(key))
+            spec: TensorSpec = nodes[0].meta["spec"]
+            if pack is not None:
+                tensor = self.packed_value(key)
+                spec = TensorSpec(tuple(tensor.shape), tensor.dtype, tensor.stride())
+            self._constant_values[key] = self._add_constant(key, spec)
         return self._constant_values[key]
 
     def table(self, function: TableFunction, *sizes: Int) -> Value:
@@ -238,13 +242,13 @@ class Lowering:
         self._arena_count += 1
         return self._buffer("arena", size, self._arena_count - 1, label)
 
-    def _add_constant(self, key: Constant | Table, tensor: torch.Tensor | None) -> Value:
+    def _add_constant(self, key: Constant | Table, spec: TensorSpec | None) -> Value:
         self.constants.append(key)
-        size = 0 if tensor is None else tensor.numel() * tensor.element_size()
+        size = 0 if spec is None else size_of(spec.shape, spec.dtype)
         buffer = self._buffer("constant", size, len(self.constants) - 1, "")
-        if tensor is None:
+        if spec is None:
             return Value(buffer, (1,), torch.int32, (1,))
-        return Value(buffer, tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()))
+        return Value(buffer, spec.shape, spec.dtype, spec.stride)
 
     def _blocked(self, node: Node, spec: TensorSpec) -> Value:
         block, (top, left) = self.isa.block, self.halos.get(node, (0, 0))
