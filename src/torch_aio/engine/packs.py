@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from torch_aio.engine.released import has_storage
 from torch_aio.plan.lowering import Constant
+from torch_aio.runtime.pages import settled
 
 SAMPLES = 256
 Recipe = tuple[str, Any]
@@ -80,7 +81,10 @@ class PackStore:
             known = self._packs.get(key)
         if known is not None and known.is_of(sources):
             return known
-        made = Pack(compute(), what, sources)
+        tensor = compute()
+        if not any(_shares_memory(tensor, source) for source in sources):
+            tensor = settled(tensor)
+        made = Pack(tensor, what, sources)
         with self._lock:
             self.made += 1
             self._packs[key] = made
@@ -122,6 +126,10 @@ def content_hash(tensor: torch.Tensor) -> int:
 
 def _key(recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
     return recipe, tuple(map(_identity, sources))
+
+
+def _shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _identity(tensor: torch.Tensor) -> Any:
