@@ -295,6 +295,7 @@ INDICES: tuple[Case, ...] = (
     Case("cat channels", lambda x: F.relu(torch.cat([F.max_pool2d(x, 3, 1, 1), x], 1)), planes),
     Case("stack", lambda a, b: torch.stack([a, b], 1), lambda n: (floats(n, 17), floats(n, 17))),
     Case("pad", lambda x: F.pad(x, (1, 2, 0, 3), value=0.5), cube),
+    Case("pad circular", lambda x: F.pad(x, (2, 1), mode="circular"), cube),
     Case("flip", lambda x: x.flip(0, 2), cube),
     Case("repeat", lambda x: x.repeat(2, 1, 3), cube),
     Case("arange", lambda x: x + torch.arange(x.shape[1], dtype=torch.float32)[:, None], cube),

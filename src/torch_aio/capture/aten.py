@@ -61,6 +61,7 @@ KEPT: tuple[str, ...] = (
     "embedding_bag.padding_idx",
     "lstm.input",
     "gru.input",
+    "_pad_circular.default",
 )
 
 # Operators of a module in training mode; random ones are known by their tag.

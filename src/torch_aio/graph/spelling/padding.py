@@ -27,7 +27,10 @@ def pad(node: Node) -> Value:
 
 
 def mirrored(node: Node) -> Value:
-    """reflection_pad1d(x, [a, b]) -> cat([flip(x[1:a+1]), x, flip(x[-b-1:-1])]); replication."""
+    """reflection_pad1d(x, [a, b]) -> cat([flip(x[1:a+1]), x, flip(x[-b-1:-1])]).
+
+    Also replication and circular padding.
+    """
     x, sides = node.args
     assert isinstance(x, Node)
     return _mirrored(node, x, list(sides), str(node.target))  # type: ignore[arg-type]
@@ -91,6 +94,7 @@ _BORDERS: dict[str, Any] = {
 }
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
+    aten._pad_circular.default: mirrored,
     **dict.fromkeys(
         (
             getattr(aten, f"{kind}_pad{n}d").default
