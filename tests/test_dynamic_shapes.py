@@ -172,6 +172,22 @@ def test_sizes_zero_and_one(sizes: tuple[int, ...]) -> None:
     assert compat.counters["aio"]["compiled"] <= 4
 
 
+class Halves(nn.Module):
+    """Twice as many rows in one input as in the other: that they fit, only the example says."""
+
+    def forward(self, x: Tensor, half: Tensor) -> Tensor:
+        whole = torch.cat([half, half])
+        return x.view_as(whole) * 2 + whole
+
+
+def test_sizes_that_are_equal_for_the_example_only() -> None:
+    model = Halves().eval()
+    compiled = torch.jit.freeze(torch.jit.script(model))
+    for n in (3, 2, 7, 8):
+        inputs = torch.randn(2 * n, 8), torch.randn(n, 8)
+        assert_close(compiled(*inputs), reference(model, *inputs), model(*inputs), f"{n}")
+
+
 def test_a_size_that_is_not_dynamic_is_one_clear_error() -> None:
     model = Perceptron().eval()
     compiled = torch_aio.compile(model, (torch.randn(4, 17),))
