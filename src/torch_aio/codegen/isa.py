@@ -15,9 +15,10 @@ class Isa:
     ``width``: bits of a vector register; ``registers``: how many there are; ``block``: channels in
     a block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without
     which its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x
-    vectors of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic``
-    and ``dot`` (int8 dot product: "", "vnni", "sdot") select inner products; ``has_scale``: vectors
-    times powers of two are one instruction.
+    vectors of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic``,
+    ``has_lane_products`` (a vector times one lane of another) and ``dot`` (int8 dot product: "",
+    "vnni", "sdot") select inner products; ``has_scale``: vectors times powers of two are one
+    instruction.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Isa:
     tune: str
     tile: tuple[tuple[int, int], ...]
     has_fp16_arithmetic: bool = False
+    has_lane_products: bool = False
     dot: str = ""
     has_scale: bool = False
 
@@ -54,11 +56,14 @@ AVX512 = Isa(
     cpu="x86-64-v4", features="+f16c", tune="znver4", tile=((12, 2), (8, 3), (6, 4)),
     has_scale=True,
 )  # fmt: skip
+# Tiles by llvm-mca's model of the N1 (benchmarks.static), share of the peak: GEMM 7x3, 6x3, 8x2
+# 0.97, 5x4 0.95, 10x2 0.93, 4x4 0.91; 8x3 0.58 and 6x4 0.66 spill, as a vector of every row's terms
+# is held besides the sums. One scalar a row and term instead (8x3): 0.58, LD1R takes an FMA slot.
 NEON = Isa(
     name="neon", triple="aarch64-unknown-linux-gnu", width=128, registers=32, block=8,
     requires=frozenset({"asimd", "asimdhp"}),
-    cpu="generic", features="+v8.2a,+fullfp16", tune="neoverse-n1", tile=((8, 3), (6, 4), (4, 4)),
-    has_fp16_arithmetic=True,
+    cpu="generic", features="+v8.2a,+fullfp16", tune="neoverse-n1", tile=((7, 3), (5, 4), (8, 2)),
+    has_fp16_arithmetic=True, has_lane_products=True,
 )  # fmt: skip
 
 ISAS = (AVX512, AVX2, NEON)

@@ -31,14 +31,15 @@ ENTRY = 4
 TILES: dict[str, dict[tuple[int, int], float]] = {
     "avx512": {(5, 4): 1.0, (6, 4): 0.98, (4, 4): 0.98, (7, 3): 0.93, (8, 3): 0.91, (10, 1): 0.8},
     "avx2": {(6, 2): 1.0, (8, 1): 0.7},
-    "neon": {(4, 4): 1.0, (6, 3): 1.0, (8, 2): 0.9},
+    "neon": {(4, 4): 1.0, (7, 2): 0.99, (5, 3): 0.94},
 }
-"""Pixels x vectors, and speed relative to the best (one thread of Zen 5; NEON not measured).
+"""Pixels x vectors, and speed relative to the best (one thread of Zen 5; NEON predicted).
 
 GF/s on 1x1 256>64@56, 3x3 14x256, AVX-512: 6x4 233/215, 14x2 206/203, 8x3 190/186, 7x4 160/178.
 us on 1x1 512>2048@7 and 64>256@56, two threads: 5x4 220/205, 4x4 228/205, 6x4 242/208, 7x3 217/230,
-8x3 245/234, 10x2 463/452. LLVM 22 spills 8x2 to 14x2 on AVX-512, 5x4, 6x4, 10x2 on NEON: those
-listed do not spill."""
+8x3 245/234, 10x2 463/452. LLVM 22 spills 8x2 to 14x2 on AVX-512: those listed do not spill.
+Share of a Neoverse N1's peak by llvm-mca (``benchmarks.static``): 4x4 0.94, 7x2 0.93, 6x2 0.92, 5x3
+0.88; 6x3 0.90, 8x2 0.89, 7x3 0.81, 5x4 0.79, 6x4 0.55 with spills."""
 
 
 def tiles_for(isa: Isa, pixels: int, vectors: int) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
+from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import chain as chains
 from torch_aio.kernels.blocked import (
@@ -24,8 +25,14 @@ from torch_aio.kernels.chain import Chain, itemsize
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
-PIXELS = 4
-"""Output pixels a step: two-row tiles and eight pixels spill on AVX2 and gain nothing (Zen 3)."""
+
+
+def steps(isa: Isa) -> tuple[int, ...]:
+    """Output pixels a step, the first that fit the width: eight of them spill on AVX2.
+
+    Two-row tiles gain nothing (Zen 3).
+    """
+    return (8, 4, 1) if isa.registers >= 32 else (4, 1)
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,10 @@ class Depthwise(KernelSpec):
     def is_resident(self, k: Builder) -> bool:
         """Whether all weights stay in registers (9 of 16 on AVX2: 3x3)."""
         taps = self.kernel[0] * self.kernel[1]
-        return self.group == 1 and taps + PIXELS + 2 <= k.isa.registers
+        return self.group == 1 and taps + steps(k.isa)[0] + 2 <= k.isa.registers
 
     def emit(self, k: Builder) -> None:
-        """Rows of a plane of a channel block, ``PIXELS`` at a time, the last tile overlapping."""
+        """Rows of a plane of a channel block, some pixels at a time, the last tile overlapping."""
         p, c = k.p, k.isa.block
         blocks, bands = k.ceil_div(p.channels, c), k.ceil_div(p.height, p.rows)
         weight_bytes = self.kernel[0] * self.kernel[1] * self.group * c * BYTES
@@ -94,13 +101,15 @@ class Depthwise(KernelSpec):
         weights = [k.load(vector, w, t * k.isa.block * BYTES) for t in taps]
         with k.loop(*rows) as row:
             x_row, y_row = k.at(x, k.mul(row.i, k.p.row_step)), k.at(y, k.mul(row.i, k.p.y_row))
-            with k.when(k.icmp("sge", k.p.width, PIXELS)):
-                limit = k.sub(k.p.width, PIXELS)
-                with k.loop(0, k.p.width, PIXELS) as tile:
+            above = 0
+            for pixels in steps(k.isa):
+                fits = k.icmp("sge", k.p.width, pixels)
+                if above:
+                    fits = k.op("and", fits, k.icmp("slt", k.p.width, above))
+                above, limit = pixels, k.sub(k.p.width, pixels)
+                with k.when(fits), k.loop(0, k.p.width, pixels) as tile:
                     start = k.min(tile.i, limit)
-                    self._tile(k, x_row, w, weights, y_row, row.i, start, PIXELS, end)
-            with k.when(k.icmp("slt", k.p.width, PIXELS)), k.loop(0, k.p.width) as pixel:
-                self._tile(k, x_row, w, weights, y_row, row.i, pixel.i, 1, end)
+                    self._tile(k, x_row, w, weights, y_row, row.i, start, pixels, end)
 
     def _tile(
         self, k: Builder, x: Value, w: Value, weights: list[Value], y: Value,

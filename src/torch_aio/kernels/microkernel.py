@@ -11,12 +11,12 @@ and back. A tile of weights is ``vectors`` registers that lie together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.types import Value, f32
+from torch_aio.codegen.types import Value, f32, vec
 
 Sums = list[list[Value]]
 LINE = 64
@@ -51,9 +51,9 @@ def load_f32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
 def terms_a_pass(isa: Isa) -> int:
     """How far to unroll: 4 reach 0.99 of the peak in L1 (Zen 5, 12x2 and AVX2 6x2), 8 no more.
 
-    On NEON 4 spill with 24 accumulators (LLVM 22 pairs the loads of scalars), 2 do not.
+    On NEON they are the lanes of one load.
     """
-    return 2 if isa.width == 128 else 4
+    return 4
 
 
 def zeros(k: Builder, rows: int, vectors: int) -> Sums:
@@ -92,23 +92,55 @@ def accumulate(
     order spills (3x4 on AVX2, Zen 3: 97 against 78 GF/s).
     """
     sums, columns = tile(flat(sums), len(sums[0])), range(len(sums[0]))
-
-    def x(row: Address) -> Value:
-        return k.broadcast(k.isa.vector(f32), row.pointer, *row.offsets, term.x)
-
-    for term in terms:
-        if len(rows) < len(columns):
-            scalars = [x(row) for row in rows]
-            for v in columns:
-                weight = load(k, weights, term.w, v)
+    for group in _groups(k.isa, terms):
+        scalars = _scalars(k, rows, group)
+        for n, term in enumerate(group):
+            if len(rows) < len(columns):
+                held = [scalar(n) for scalar in scalars]
+                for v in columns:
+                    weight = load(k, weights, term.w, v)
+                    for r, value in enumerate(held):
+                        sums[r][v] = k.fma(value, weight, sums[r][v])
+            else:
+                vectors = [load(k, weights, term.w, v) for v in columns]
                 for r, scalar in enumerate(scalars):
-                    sums[r][v] = k.fma(scalar, weight, sums[r][v])
-        else:
-            vectors = [load(k, weights, term.w, v) for v in columns]
-            for r, row in enumerate(rows):
-                scalar = x(row)
-                sums[r] = [k.fma(scalar, w, s) for w, s in zip(vectors, sums[r], strict=True)]
+                    value = scalar(n)
+                    sums[r] = [k.fma(value, w, s) for w, s in zip(vectors, sums[r], strict=True)]
     return sums
+
+
+def _groups(isa: Isa, terms: Sequence[Term]) -> Iterator[Sequence[Term]]:
+    """Terms whose scalars are loaded together: neighbours where lanes multiply, else one a time."""
+    position = 0
+    while position < len(terms):
+        size = isa.lanes(f32) if isa.has_lane_products else 1
+        while not _are_neighbours(terms[position : position + size], size):
+            size //= 2
+        yield terms[position : position + size]
+        position += size
+
+
+def _are_neighbours(terms: Sequence[Term], count: int) -> bool:
+    first = terms[0].x
+    if count == 1:
+        return True
+    return isinstance(first, int) and [t.x for t in terms] == [first + 4 * n for n in range(count)]
+
+
+def _scalars(
+    k: Builder, rows: Sequence[Address], group: Sequence[Term]
+) -> list[Callable[[int], Value]]:
+    """For every row: the scalar of the group's term n in all lanes."""
+    vector = k.isa.vector(f32)
+
+    def one(row: Address) -> Callable[[int], Value]:
+        place = (*row.offsets, group[0].x)
+        if len(group) == 1:
+            return lambda n: k.broadcast(vector, row.pointer, *place)
+        values = k.load(vec(f32, len(group)), row.pointer, *place)
+        return lambda n: k.shuffle(values, [n] * vector.lanes)
+
+    return [one(row) for row in rows]
 
 
 def reduction(
