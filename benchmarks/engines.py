@@ -79,15 +79,25 @@ def zentorch(model: Model, threads: int) -> Run:
 
 def onnxruntime(model: Model, threads: int) -> Run:
     """ONNX Runtime's CPU provider on the exported model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(model, path)
+        return onnx_session(path, threads)
+
+
+def export_onnx(model: Model, path: Path) -> None:
+    """The model as a file (and another with its weights)."""
+    torch.onnx.export(model.module, model.inputs, path, dynamo=True, verbose=False)
+
+
+def onnx_session(path: Path, threads: int) -> Run:
+    """A session of ONNX Runtime on a file."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(model.module, model.inputs, path, dynamo=True, verbose=False)
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:

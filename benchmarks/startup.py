@@ -1,8 +1,11 @@
 """Time to the first result in fresh processes, with a cold and with a warm kernel cache.
 
-``python -m benchmarks.startup resnet50 --door freeze`` starts processes of its own: the first has
-an empty AIO_CACHE_DIR, the others find what it left. Timed are ``import torch``, capture (trace
-and freeze, torch.jit.load of a frozen file, or torch.compile), and the first call to its result.
+``python -m benchmarks.startup resnet50 --doors freeze,compile`` starts processes of its own: for
+each door the first has an empty AIO_CACHE_DIR, the others find what it left. Timed are ``import
+torch``, capture (trace and freeze, torch.jit.load of a frozen file, or torch.compile), the first
+two calls, a steady one, and ``start``: the first two minus two steady ones. The door "compile"
+comes after "aot", torch.compile(backend="aot_eager"): ``ours`` is what is left of ``start`` without
+Dynamo and AOT.
 
 torchvision itself imports torch._dynamo: the door "load", which needs torch alone, shows a start
 without it.
@@ -16,14 +19,17 @@ import os
 import subprocess
 import sys
 import tempfile
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 ENGINES = {"freeze": "aio-freeze", "compile": "aio-compile", "eager": "eager"}
-DOORS = (*ENGINES, "load")
-COLUMNS = ("import", "capture", "first", "second", "total")
+DOORS = (*ENGINES, "load", "aot")
+COLUMNS = ("import", "capture", "first", "second", "steady", "start")
+PLAIN = ("eager", "aot")
+STEADY = 10  # calls, the fastest of which is steady
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -43,9 +49,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         first = perf_counter()
         run(*inputs)
         second = perf_counter()
-    stages = (imported - begin, captured - built, first - captured, second - first)
+        steady = min(timeit.repeat(lambda: run(*inputs), repeat=STEADY, number=1))
+    stages = (imported - begin, captured - built, first - captured, second - first, steady)
+    start = second - captured - 2 * steady
     return {
-        **dict(zip(COLUMNS, (*stages, first - built), strict=True)),
+        **dict(zip(COLUMNS, (*stages, start), strict=True)),
         "dynamo": "torch._dynamo" in sys.modules and not dynamo,
         "dynamo_before": dynamo,
         "llvmlite": "llvmlite" in sys.modules,
@@ -61,6 +69,8 @@ def entrance(options: argparse.Namespace, folder: Path) -> tuple[Callable[[], An
     from benchmarks import engines, models
 
     model = models.build(options.model, size=options.size)
+    if options.door == "aot":
+        return lambda: torch.compile(model.module, backend="aot_eager"), model.inputs
     engine = engines.find(ENGINES[options.door])
     return lambda: engine.compile(model, options.threads), model.inputs
 
@@ -76,13 +86,14 @@ def save(options: argparse.Namespace, folder: Path) -> None:
     torch.save(model.inputs, folder / "inputs.pt")
 
 
-def child(options: argparse.Namespace, stage: str, folder: str) -> dict[str, Any]:
+def child(options: argparse.Namespace, door: str, stage: str, folder: str) -> dict[str, Any]:
     """Run ``measure`` or ``save`` in a process of its own, with a cache in this folder."""
     command = [sys.executable, "-m", "benchmarks.startup", options.model, "--stage", stage]
-    for name in ("door", "threads", "size"):
+    for name in ("threads", "size"):
         command += [f"--{name}", str(getattr(options, name))]
+    command += ["--door", door]
     settings = {"AIO_CACHE_DIR": f"{folder}/cache", "AIO_DEBUG_MODE": "1"}
-    settings["AIO_PROCESS_MODE"] = "0" if options.door == "eager" or stage == "save" else "1"
+    settings["AIO_PROCESS_MODE"] = "0" if door in PLAIN or stage == "save" else "1"
     settings |= {"OMP_NUM_THREADS": str(options.threads), "PYTHONWARNINGS": "ignore"}
     environment = {**os.environ, **settings}
     run = subprocess.run(
@@ -97,11 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time to the first result in fresh processes.")
     add = parser.add_argument
     add("model", help="see benchmarks/models.py")
-    add("--door", choices=DOORS, default="freeze")
+    add("--doors", default="freeze,compile", help=f"comma-separated, of {', '.join(DOORS)}")
     add("--threads", type=int, default=2)
     add("--size", type=int, default=224, help="a picture's side")
     add("--runs", type=int, default=3, help="warm starts (3)")
     add("--stage", choices=("measure", "save"), help=argparse.SUPPRESS)
+    add("--door", choices=DOORS, help=argparse.SUPPRESS)
     add("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage == "measure":
@@ -115,20 +127,32 @@ def main() -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Start the processes and print their figures."""
-    print(f"{'s':<8}" + "".join(f"{name:>9}" for name in COLUMNS) + "   (total: capture and first)")
+    print(f"{'seconds':<16}" + "".join(f"{name:>9}" for name in COLUMNS))
+    for door in options.doors.split(","):
+        base = starts(options, "aot") if door == "compile" else None
+        found = starts(options, door)
+        if base:
+            ours = (f"{a['start'] - b['start']:9.3f}" for a, b in zip(found, base, strict=True))
+            print(f"{'ours':<16}{''.join(ours)}   (cold, then warm)")
+
+
+def starts(options: argparse.Namespace, door: str) -> list[dict[str, Any]]:
+    """The figures of one cold start and of warm ones through a door, printed as well."""
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        if options.door == "load":
-            child(options, "save", folder)
+        if door == "load":
+            child(options, door, "save", folder)
         for n in range(1 + options.runs):
-            found = child(options, "measure", folder)
-            figures = "".join(f"{found[name]:9.3f}" for name in COLUMNS)
-            print(f"{'warm' if n else 'cold':<8}{figures}", flush=True)
-    word = "yes" if found["dynamo"] else "no"
-    print(f"torch._dynamo imported by the {options.door} door: {word}")
-    if found["dynamo_before"]:
-        print("(the model's own package had imported it already)")
-    if not found["llvmlite"] and options.door != "eager":
+            found.append(child(options, door, "measure", folder))
+            figures = "".join(f"{found[n][name]:9.3f}" for name in COLUMNS)
+            print(f"{door:<8}{'warm' if n else 'cold':<8}{figures}", flush=True)
+    if found[0]["dynamo"] and door in {"freeze", "load"}:
+        print("torch._dynamo was imported by the door")
+    if found[0]["dynamo_before"]:
+        print("(the model's own package had imported torch._dynamo already)")
+    if not found[0]["llvmlite"] and door not in PLAIN:
         print("llvmlite was not imported: nothing ran on the engine's kernels")
+    return found
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import models, report
+from benchmarks import models, report, startup, static
+
+from torch_aio.codegen.jit import Jit
+from torch_aio.kernels.conv import TILES, Conv
+from torch_aio.kernels.gemm import Gemm
+from torch_aio.kernels.spec import generate
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +70,55 @@ def test_roofline_accounts_for_every_step():
     assert float(total[1]) == pytest.approx(sum(float(row[1]) for row in rows), abs=0.1 * len(rows))
     rate, seconds = float(total[3]) * 1e9, float(total[1]) / 1e6
     assert rate * seconds == pytest.approx(2 * 2 * 64 * 64, rel=0.2)
+
+
+def test_startup_counts_the_first_two_calls_beyond_steady_ones():
+    lines = benchmark("startup", "mlp", "--doors", "freeze", "--runs", 1).splitlines()
+    assert lines[0].split() == ["seconds", *startup.COLUMNS]
+    for word, line in zip(("cold", "warm"), lines[1:3], strict=True):
+        door, kind, *figures = line.split()
+        assert (door, kind) == ("freeze", word)
+        *_, first, second, steady, start = map(float, figures)
+        assert start == pytest.approx(first + second - 2 * steady, abs=0.003)
+
+
+def test_overhead_and_memory_run_on_the_smallest_model():
+    printed = benchmark("overhead", "--rounds", 1)
+    assert printed.startswith("native ")
+    assert "100 parameters: aio " in printed
+    rows = benchmark("memory", "mlp", "--rows", "eager,aio-freeze").splitlines()
+    assert [row.split()[0] for row in rows[1:]] == ["eager", "aio-freeze"]
+
+
+GEMM_LOOP = """
+kernel:
+.LBB0_1:
+\tmov\tx1, x2
+.LBB0_2:
+\tldr\tq1, [sp, #16]
+\tb.eq\t.LBB0_3
+\tfmla\tv0.4s, v1.4s, v2.4s
+.LBB0_3:
+\tb.lt\t.LBB0_2
+\tb\t.LBB0_1
+"""
+
+
+def test_static_finds_the_innermost_loop():
+    """From its label to the branch back to it, past a branch ahead; the outer loop is left out."""
+    (loop,) = static.innermost(GEMM_LOOP)
+    assert [line.split()[0] for line in loop] == ["ldr", "b.eq", "fmla", "b.lt"]
+    assert (static.multiply_adds(loop), static.stack_accesses(loop)) == (1, 1)
+
+
+@pytest.mark.parametrize("target", static.TARGETS, ids=lambda target: target.processor)
+def test_static_finds_the_products_of_every_hot_kernel(target):
+    jit = Jit(target.isa, lambda _: None, lambda *_: None)
+    for spec in (Gemm(target.isa.tile[0]), Conv(next(iter(TILES[target.isa.name])))):
+        rows, vectors = spec.tile
+        loop = static.hottest(jit.assembly(generate(spec, target.isa)))
+        assert static.multiply_adds(loop) % (rows * vectors) == 0
+        assert len(loop) < 2 * static.multiply_adds(loop)
 
 
 def test_the_list_of_models_is_known():
