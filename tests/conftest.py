@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("torch.__trace").disabled = True
     # The bound of twice eager's error is that of direct convolution.
     os.environ.setdefault("AIO_WINOGRAD", "0")
+    # What is chosen by timing differs from run to run.
+    os.environ.setdefault("AIO_TUNE", "off")
     # Processes of tests run at once: bound, they would all sit on one core.
     os.environ.setdefault("AIO_CPU_BIND", "0")
     if "AIO_CACHE_DIR" not in os.environ:

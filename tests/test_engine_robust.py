@@ -10,9 +10,10 @@ from torch import nn
 
 import subprocesses
 import torch_aio
-from torch_aio.engine import variant
+from torch_aio.engine import networks
 from torch_aio.engine.compiled import observed
 from torch_aio.errors import CompileError, InputError
+from torch_aio.plan.plan import Plan
 
 
 class Model(nn.Module):
@@ -73,12 +74,12 @@ def broken_kernels(monkeypatch):
     def fail(*_):
         raise RuntimeError("out of registers")
 
-    monkeypatch.setattr(variant, "generate", fail)
+    monkeypatch.setattr(networks, "generate", fail)
     # A name that no cache knows, so that the text is asked for.
     jit = type("Jit", (), {"address": lambda self, name, text, symbols=None: text()})()
-    real = variant._kernel
+    real = networks._kernel
     fake = type("Host", (), {"jit": jit, "isa": None})()
-    monkeypatch.setattr(variant, "_kernel", lambda step, host: real(step, fake))
+    monkeypatch.setattr(networks, "_kernel", lambda step, host: real(step, fake))
 
 
 @DOORS
@@ -106,7 +107,7 @@ def test_a_plan_that_cannot_be_bound_falls_back(monkeypatch, notices):
     def fail(self, env):
         raise OverflowError("no arena")
 
-    monkeypatch.setattr(variant.Plan, "bind", fail)
+    monkeypatch.setattr(Plan, "bind", fail)
     check(exported, model, x)
     assert sum("no arena" in message for message in notices.messages) == 1
 

@@ -157,13 +157,13 @@ def test_functions_and_keyword_arguments() -> None:
 
 def test_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that fell back to PyTorch is named with the reason, and is no share of ours."""
-    from torch_aio.engine import variant
+    from torch_aio.engine import networks
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no kernel today")
 
     monkeypatch.setenv("AIO_STRICT", "0")
-    monkeypatch.setattr(variant, "lower", broken)
+    monkeypatch.setattr(networks, "lower", broken)
     found = torch_aio.explain(nn.Linear(4, 4), torch.randn(2, 4))
     (failure,) = found.failures
     assert "no kernel today" in failure

@@ -72,7 +72,6 @@ class Settings:
         parse.words("off", "fast", "full"),
         "time candidates at the second call",
         cache_key=True,
-        later="off",
     )
     isa: str = _row(
         "",

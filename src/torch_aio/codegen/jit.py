@@ -23,12 +23,12 @@ Store = Callable[[str, bytes], None]
 Fetch = Callable[[str], "bytes | None"]
 
 
-@lru_cache(maxsize=1)
-def _source_digest() -> bytes:
+@lru_cache(maxsize=2)
+def source_digest(folders: tuple[str, ...] = ("codegen", "kernels", "runtime")) -> bytes:
     """A digest of every generator: a changed generator never meets an old object."""
     digest = hashlib.blake2b(digest_size=16)
     package = Path(__file__).parent.parent
-    for folder in ("codegen", "kernels", "runtime"):
+    for folder in folders:
         for path in sorted((package / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.digest()
@@ -81,7 +81,7 @@ class Jit:
         isa = self.isa
         parts = (isa.triple, isa.cpu, isa.features, isa.tune, CODEGEN_LEVEL)
         versions = (llvmlite.__version__, llvm.llvm_version_info)
-        return _source_digest() + repr((parts, versions)).encode()
+        return source_digest() + repr((parts, versions)).encode()
 
     def _link(
         self, name: str, text: Callable[[], str], symbols: Mapping[str, int]

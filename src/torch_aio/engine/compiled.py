@@ -22,10 +22,12 @@ from torch_aio.engine.executor import Constants
 from torch_aio.engine.packs import STORE
 from torch_aio.engine.released import MESSAGE, named
 from torch_aio.engine.symbols import SymbolReader
+from torch_aio.engine.tuning import Call, Trial, winners
 from torch_aio.engine.variant import Variant
 from torch_aio.engine.weights import WeightState, picker, watch
 from torch_aio.errors import CompileError, ReleasedError
 from torch_aio.ir.spec import TensorSpec
+from torch_aio.plan.choice import best_guess
 from torch_aio.runtime.machine import Machine, machine
 
 MOST_VARIANTS = 16
@@ -83,6 +85,7 @@ class CompiledGraph:
         self._specs = [specs.get(name) for name in self._names]
         self._pick_live = picker(tuple(captured.live.values()))
         self._owned = tuple(getattr(captured.module, n) for n in self._names[len(captured.live) :])
+        self._trials: dict[Variant, Trial] = {}
         self._states: dict[tuple[int, ...], WeightState] = {}
         self._current: tuple[Sequence[torch.Tensor], WeightState | None] = ((), None)
         watch(self)
@@ -112,6 +115,8 @@ class CompiledGraph:
             if variant is None:
                 return self._fallback(args)
             constants = state.packs.get(variant) or self._pack(variant, state, weights)
+            if self._trials and (trial := self._trials.get(variant)) and trial.begins(env):
+                return self._tune(trial, state, weights, (inputs, env, constants))
             return variant.run(inputs, env, constants)
         except CompileError as error:
             self._fail(error)
@@ -136,12 +141,13 @@ class CompiledGraph:
     def otherwise(self, **options: Any) -> Iterator[None]:
         """Compile and run with other options for a while, for a comparison."""
         with self._lock:
-            kept = self.options, self.variants, self._by_size
-            self.options, self.variants, self._by_size = replace(kept[0], **options), [], {}
+            kept = self.options, self.variants, self._by_size, self._trials
+            self.options, self.variants = replace(kept[0], **options), []
+            self._by_size, self._trials = {}, {}
             try:
                 yield
             finally:
-                self.options, self.variants, self._by_size = kept
+                self.options, self.variants, self._by_size, self._trials = kept
 
     def _report(self) -> None:
         for graphs in _observers:
@@ -189,21 +195,48 @@ class CompiledGraph:
         self, variant: Variant, state: WeightState, weights: Sequence[torch.Tensor]
     ) -> Constants:
         with self._lock:
-            if variant not in state.packs:
+            constants: Constants | None = state.packs.get(variant)
+            if constants is None:
                 log.debug("%s: weights are packed", self.captured.name)
                 pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
-                self._keep(variant, state, pool)
-            constants: Constants = state.packs[variant]
+                constants = self._keep(variant, state, pool)
             return constants
 
-    def _keep(self, variant: Variant, state: WeightState, pool: ConstantPool) -> None:
+    def _keep(self, variant: Variant, state: WeightState, pool: ConstantPool) -> Constants:
         """Pack for the variant; then the originals have done their duty, if the user says so."""
         with named(self.captured.name):
             constants = state.packs[variant] = variant.executor.constants(pool)
         state.before = None
-        if self.options.release_weights:
+        if self.options.release_weights and variant not in self._trials:
             state.release(tuple(pool.weights.values()))
             STORE.keep(constants.packs)
+        return constants
+
+    def _tune(
+        self, trial: Trial, state: WeightState, weights: Sequence[torch.Tensor], call: Call
+    ) -> tuple[Any, ...]:
+        """Run a call; behind it the variant that its timings prefer takes over, if one does.
+
+        Other threads go on with the old one meanwhile.
+        """
+        by_name, old = dict(zip(self._names, weights, strict=True)), trial.variant
+        try:
+            outputs = trial.run(call, by_name)
+            new = trial.better(by_name) or old
+        finally:
+            del self._trials[old]
+        if new is not old or self.options.release_weights:
+            self._keep(new, state, ConstantPool(by_name))
+        with self._lock:
+            self.variants = [new if variant is old else variant for variant in self.variants]
+            self._by_size = {}
+            for replaced in [v for v in state.packs if v not in self.variants]:
+                del state.packs[replaced]
+        if trial.failure is not None:
+            log.warning("%s is not tuned: %s", self.captured.name, trial.failure)
+            if self.options.strict:
+                raise trial.failure
+        return outputs
 
     def _find(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant | None:
         """The variant for these sizes, compiled if there is none yet; None beyond the limit."""
@@ -223,9 +256,13 @@ class CompiledGraph:
 
     def _compile(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant:
         pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
+        known = winners(self._host, env)
         try:
             with named(self.captured.name):
-                variant = Variant(self.captured, self.options, self._host, pool, env)
+                answer = known or best_guess
+                variant = Variant(self.captured, self.options, self._host, pool, env, answer)
+            if known is not None and (trial := Trial(variant, known, env)).is_due:
+                self._trials[variant] = trial
             _, state = self._current
             if state is not None and state.same(weights):
                 self._keep(variant, state, pool)

@@ -31,13 +31,27 @@ class Constants:
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkItem:
+class Part:
+    """Claimed nodes (graph order) that compute ``outputs`` from ``inputs``."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkItem(Part):
     """Run ``network`` (made from ``plan``): from ``inputs`` to the values of ``outputs``."""
 
     plan: Plan
     network: Network
-    inputs: tuple[Node, ...]
-    outputs: tuple[Node, ...]
+
+    def pack(self, pool: ConstantPool) -> tuple[Packed, list[Pack]]:
+        """The network's constants for the weights in ``pool``, and the packs to keep alive."""
+        recipes = self.plan.constants
+        made = [pool.pack(c) if isinstance(c, Constant) else None for c in recipes]
+        packed = Packed([None if pack is None else pack.tensor for pack in made])
+        return packed, [pack for pack in made if pack is not None]
 
     def run(self, values: dict[Node, Any], env: Mapping[str, int], constants: Constants) -> None:
         """Run, reading and writing ``values``."""
@@ -69,6 +83,7 @@ class AtenItem:
 
 
 Item = NetworkItem | AtenItem
+Before = Callable[[NetworkItem, Sequence[Any]], None]
 
 
 class Executor:
@@ -86,24 +101,32 @@ class Executor:
 
     def constants(self, pool: ConstantPool) -> Constants:
         """Everything that depends on the weights, for the state in ``pool``."""
-        networks, packs = {}, []
+        networks: dict[NetworkItem, Packed] = {}
+        packs: list[Pack] = []
         for item, _ in self._items:
             if isinstance(item, NetworkItem):
-                recipes = item.plan.constants
-                made = [pool.pack(c) if isinstance(c, Constant) else None for c in recipes]
-                packs += [pack for pack in made if pack is not None]
-                networks[item] = Packed([None if pack is None else pack.tensor for pack in made])
+                networks[item], made = item.pack(pool)
+                packs += made
         used = {node: pool.pack(Constant((node,), None)) for node in self._uses}
         values = {node: pack.tensor for node, pack in used.items()}
         return Constants(networks, values, (*packs, *used.values()))
 
     def __call__(
-        self, inputs: Sequence[Any], env: Mapping[str, int], constants: Constants
+        self,
+        inputs: Sequence[Any],
+        env: Mapping[str, int],
+        constants: Constants,
+        before: Before | None = None,
     ) -> tuple[Any, ...]:
-        """The outputs for the values of the placeholders, in order."""
+        """The outputs for the values of the placeholders, in order.
+
+        ``before`` sees each network and its input tensors before it runs.
+        """
         values = dict(constants.values)
         values.update(zip(self._placeholders, inputs, strict=True))
         for item, frees in self._items:
+            if before is not None and isinstance(item, NetworkItem):
+                before(item, [values[n] for n in item.inputs])
             item.run(values, env, constants)
             for node in frees:
                 del values[node]

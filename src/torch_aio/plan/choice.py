@@ -11,11 +11,17 @@ class Question:
     """Which of ``candidates`` is fastest, the best guess first.
 
     ``text`` names all that the answer depends on, beside the machine: family, sizes, epilogue.
-    Steps that ask the same share the answer.
+    Steps that ask the same share the answer. ``more`` are ways that only AIO_TUNE=full tries.
     """
 
     text: str
     candidates: tuple[str, ...]
+    more: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to choose."""
+        return len(self.candidates) + len(self.more) > 1
 
 
 Answer = Callable[[Question], str]
@@ -33,3 +39,7 @@ class Choice:
     question: Question
     chosen: str
     label: str
+
+    def __str__(self) -> str:
+        others = (w for w in self.question.candidates + self.question.more if w != self.chosen)
+        return f"{self.chosen}; not {', '.join(others)}"

@@ -174,15 +174,15 @@ class Lowering:
         written = tuple(v.buffer for n in writes if isinstance(v := arguments[n], Value))
         self.steps.append(Step(spec, units, arguments, reads, written, self.label))
 
-    def choose(self, question: str, candidates: Sequence[str]) -> str:
+    def choose(self, text: str, candidates: Sequence[str], more: Sequence[str] = ()) -> str:
         """The way to take among named ones, the best guess first; see ``Question``.
 
         The steps of the group that asks are what its candidates are timed by: at most one question
         a group, and candidates differ only in the steps of the group.
         """
-        asked = Question(question, tuple(candidates))
-        chosen = self.answer(asked) if len(candidates) > 1 else candidates[0]
-        self.choices.append(Choice(asked, chosen, self.label))
+        question = Question(text, tuple(candidates), tuple(more))
+        chosen = self.answer(question) if question.is_open else candidates[0]
+        self.choices.append(Choice(question, chosen, self.label))
         return chosen
 
     # ---- chains ---------------------------------------------------------------------------

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_aio import config
 from torch_aio.runtime.arena import ArenaPool
 from torch_aio.runtime.driver import JOB_SLOTS, STEP_SLOTS
 from torch_aio.runtime.machine import Machine
-from torch_aio.runtime.profile import Recorder
+from torch_aio.runtime.profile import Recorder, Take
 from torch_aio.runtime.table import ARENA, ERRORS, FIRST, SCRATCH, Bound
 
 try:  # 0.7 us less than torch.empty_strided
@@ -91,8 +90,8 @@ class Network:
     """Callable on the tensors of its inputs; returns fresh tensors.
 
     ``bind`` gives the table for symbol values, ``kernels`` are the addresses of its steps,
-    ``first`` is the position of the constants in ``bases[]``, ``names`` are the kernel and the
-    node of each step, for the profile.
+    ``first`` is the position of the constants in ``bases[]``. ``take`` gets the nanoseconds of each
+    step after each run (None: no clock is read).
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Network:
         kernels: Sequence[int],
         first: int,
         machine: Machine,
-        names: Sequence[tuple[str, str]],
+        take: Take | None = None,
     ) -> None:
         self._bind, self._kernels, self._first = bind, kernels, first
         self._team = machine.team
@@ -109,8 +108,8 @@ class Network:
         self._loaded: dict[tuple[int, ...], Loaded] = {}
         self._fill = struct.Struct(f"{first - FIRST}q").pack_into
         self._run: Callable[[Any], None] = machine.run
-        if config.read().profiler:
-            self._run = Recorder(machine.timed_run, names)
+        if take is not None:
+            self._run = Recorder(machine.timed_run, len(kernels), take)
 
     def __call__(
         self, inputs: Sequence[torch.Tensor], env: Mapping[str, int], packed: Packed

@@ -16,27 +16,33 @@ import numpy as np
 
 from torch_aio.runtime.driver import CLOCK, JOB_SLOTS
 
+Take = Callable[[Sequence[int]], None]
+
 _lock = threading.Lock()
 _times: dict[tuple[str, str], list[int]] = {}  # (kernel, node) -> [calls, nanoseconds]
 
 
 class Recorder:
-    """Stands for the driver: ``run`` (the profiling driver), the time of each step noted.
+    """Stands for the driver: ``run`` (the profiling driver) of a job of ``steps`` steps.
 
-    ``steps`` are (kernel name, node label), one a step of the job.
+    ``take`` gets the nanoseconds of each step after each run.
     """
 
-    def __init__(self, run: Callable[[Any], None], steps: Sequence[tuple[str, str]]) -> None:
-        self._run, self._steps = run, steps
+    def __init__(self, run: Callable[[Any], None], steps: int, take: Take) -> None:
+        self._run, self._steps, self._take = run, steps, take
 
     def __call__(self, job_address: ctypes.c_void_p) -> None:
         """Run the job."""
-        stamps = np.zeros((len(self._steps) + 1, 2), dtype=np.int64)
+        stamps = np.zeros((self._steps + 1, 2), dtype=np.int64)
         job = (ctypes.c_int64 * JOB_SLOTS).from_address(job_address.value or 0)
         job[CLOCK] = stamps.ctypes.data
         self._run(job_address)
-        spent = np.diff(stamps @ np.array([1_000_000_000, 1]))
-        note(zip(self._steps, spent.tolist(), strict=True))
+        self._take(np.diff(stamps @ np.array([1_000_000_000, 1])).tolist())
+
+
+def by_step(steps: Sequence[tuple[str, str]]) -> Take:
+    """Note times of steps that are (kernel name, node label)."""
+    return lambda spent: note(zip(steps, spent, strict=True))
 
 
 def timed(call: Callable[..., Any], kernel: str, label: str) -> Callable[..., Any]:

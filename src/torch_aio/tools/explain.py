@@ -22,7 +22,10 @@ from torch_aio.plan.rows import row_of
 
 @dataclass(frozen=True)
 class Line:
-    """One node: its operation, what became of it, the kernel or the reason, the user's line."""
+    """One node: its operation, what became of it, the kernel or the reason, the user's line.
+
+    ``way``: what was chosen where there were several ways to take, and what was not.
+    """
 
     graph: str
     node: str
@@ -33,11 +36,17 @@ class Line:
     flops: int
     source: str
     path: str
+    way: str = ""
 
     @property
     def is_ours(self) -> bool:
         """Whether the node runs on our kernels (or costs nothing with us)."""
         return self.verdict != "aten"
+
+    @property
+    def what(self) -> str:
+        """The kernel, with its way, or the reason."""
+        return f"{self.detail} ({self.way})" if self.way else self.detail
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Explanation:
     def __str__(self) -> str:
         head = ("node", "operation", "verdict", "kernel or reason", "source")
         rows = [
-            (line.node, line.op, line.verdict, line.detail, line.source or line.path)
+            (line.node, line.op, line.verdict, line.what, line.source or line.path)
             for line in self.lines
         ]
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(4)]
@@ -138,9 +147,9 @@ def _is_compiled(model: object) -> bool:
 
 
 def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
-    kernels = {
-        step.label: step.spec.name for item in variant.networks.values() for step in item.plan.steps
-    }
+    plans = [item.plan for item in variant.networks.values()]
+    kernels = {step.label: step.spec.name for plan in plans for step in plan.steps}
+    ways = {c.label: str(c) for plan in plans for c in plan.choices if c.question.is_open}
     order = {stage: i for i, stage in enumerate(sorted(variant.networks))}
     for node in variant.gm.graph.nodes:
         verdict: Verdict | None = node.meta.get("verdict")
@@ -156,6 +165,7 @@ def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
             flops(node, variant.guards.hints),
             node.meta.get("source", ""),
             node.meta.get("path", ""),
+            ways.get(node.name, ""),
         )
 
 

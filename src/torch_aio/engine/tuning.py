@@ -1,0 +1,200 @@
+"""Tuning: the second call times the ways that lowering left open, where they stand in the graph.
+
+Before a network runs, it runs on copies of its inputs: as it is, and with every open question
+answered by its second candidate, then its third ... in turns. What a way costs is the sum over the
+steps of its question, each at its minimum, with the caches as the network leaves them. Equal layers
+ask the same question and are timed together. The call itself runs the old plan.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_aio import cache, config, cpu, log
+from torch_aio.codegen.jit import source_digest
+from torch_aio.engine import networks
+from torch_aio.engine.constants import ConstantPool
+from torch_aio.engine.executor import Constants, NetworkItem
+from torch_aio.engine.released import has_storage
+from torch_aio.engine.variant import Variant
+from torch_aio.plan.choice import Question
+from torch_aio.plan.winners import Winners
+from torch_aio.runtime.machine import Machine
+
+MARGIN = 0.97
+"""A way has to take less than this share of the best guess's time to replace it."""
+TURNS = (3, 8)
+"""Fewest and most turns of a comparison; the first warms up."""
+BUDGET = {"fast": 600_000_000, "full": 6_000_000_000}
+"""Nanoseconds of runs in all; beyond them only the fewest turns are taken."""
+
+Call = tuple[Sequence[Any], Mapping[str, int], Constants]
+Weights = Mapping[str, torch.Tensor]
+
+
+def winners(host: Machine, env: Mapping[str, int]) -> Winners | None:
+    """The winners of this machine for the sizes ``env``; None where AIO_TUNE=off."""
+    level = config.read().tune
+    if level == "off":
+        return None
+    digest = source_digest(("codegen", "kernels", "plan", "runtime")).hex()
+    isa = f"{host.isa.name}{host.isa.features}"
+    context = f"{cpu.identity()} {isa} {host.team.size()} threads {_bucket(env)} {digest}"
+    return Winners(context, cache.default(), full=level == "full")
+
+
+def _bucket(env: Mapping[str, int]) -> dict[str, int]:
+    """The power of two above each symbol, as memory is planned."""
+    return {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
+
+
+class Trial:
+    """The ways that ``variant`` left open at sizes ``env``, timed once, at its second call.
+
+    ``failure`` is why timing stopped, if it did; the best guesses stay then.
+    """
+
+    def __init__(self, variant: Variant, known: Winners, env: Mapping[str, int]) -> None:
+        self.variant, self._winners = variant, known
+        self._bucket, self._budget = _bucket(env), BUDGET[config.read().tune]
+        self._calls, self._lock = 0, threading.Lock()
+        plans = [item.plan for item in variant.networks.values()]
+        asked = [choice.question for plan in plans for choice in plan.choices]
+        self._open = {q for q in asked if len(known.ways(q)) > 1 and known.find(q) is None}
+        self._times: dict[tuple[Question, str], np.ndarray[Any, Any]] = {}
+        self.failure: Exception | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to find out."""
+        return bool(self._open)
+
+    def begins(self, env: Mapping[str, int]) -> bool:
+        """Whether this call is the one to time: the second of such sizes."""
+        if _bucket(env) != self._bucket:
+            return False
+        with self._lock:
+            self._calls += 1
+            return self._calls == 2
+
+    def run(self, call: Call, weights: Weights) -> tuple[Any, ...]:
+        """The call's outputs; timed on the way."""
+        inputs, env, constants = call
+        if not all(map(has_storage, weights.values())):
+            self._open.clear()  # nothing is left to pack for a rival
+
+        def before(item: NetworkItem, tensors: Sequence[torch.Tensor]) -> None:
+            try:
+                self._time(item, tensors, env, weights)
+            except Exception as error:
+                self.failure = error
+
+        return self.variant.executor(inputs, env, constants, before)
+
+    def better(self, weights: Weights) -> Variant | None:
+        """The variant with the winners, which are kept; None where the best guesses won."""
+        if self.failure is not None:
+            return None
+        changed = False
+        for question in self._open:
+            way, ratio = self._winner(question)
+            self._winners.keep(question, way)
+            if way != question.candidates[0]:
+                changed = True
+                log.debug(
+                    "%s: %s takes %.2f of %s ns",
+                    question.text,
+                    way,
+                    ratio,
+                    self._times[question, way][0],
+                )
+        if not changed:
+            return None
+        return self.variant.lowered(ConstantPool(weights), self._winners)
+
+    def _winner(self, question: Question) -> tuple[str, float]:
+        """The way, and its time over the best guess's."""
+        ratios = {
+            way: rival / max(guess, 1)
+            for way in self._winners.ways(question)[1:]
+            if (question, way) in self._times
+            for guess, rival in [self._times[question, way]]
+        }
+        way = min(ratios, key=ratios.__getitem__, default="")
+        return (way, ratios[way]) if way and ratios[way] < MARGIN else (question.candidates[0], 1.0)
+
+    def _time(
+        self,
+        item: NetworkItem,
+        tensors: Sequence[torch.Tensor],
+        env: Mapping[str, int],
+        weights: Weights,
+    ) -> None:
+        """Compare the network with rivals that answer its open questions otherwise."""
+        steps: dict[Question, set[str]] = {}
+        for choice in item.plan.choices:
+            if choice.question in self._open:
+                steps.setdefault(choice.question, set()).add(choice.label)
+        ways = {question: self._winners.ways(question) for question in steps}
+        rounds = max(map(len, ways.values()), default=1)
+        for n in range(1, rounds):
+            answers = {question: named[n] for question, named in ways.items() if n < len(named)}
+            pool = ConstantPool(weights)
+            rival = self.variant.rival(item, pool, self._winners.but(answers))
+            pair = [_Contender(each, pool, self.variant.host) for each in (item, rival)]
+            _take_turns(pair, tensors, env, self._budget // (rounds - 1))
+            for question, way in answers.items():
+                spent = np.array([contender.time(steps[question]) for contender in pair])
+                self._times[question, way] = self._times.get((question, way), 0) + spent
+
+
+class _Contender:
+    """A network under the clock; ``least`` are the shortest times of its steps."""
+
+    def __init__(self, item: NetworkItem, pool: ConstantPool, host: Machine) -> None:
+        self._plan = item.plan
+        self._network = networks.load(item.plan, host, self._take)
+        self._packed, _ = item.pack(pool)
+        self.least: Any = np.inf
+
+    def run(self, tensors: Sequence[torch.Tensor], env: Mapping[str, int]) -> None:
+        """Run on copies: a network may write into its inputs."""
+        self._network([_copied(tensor) for tensor in tensors], env, self._packed)
+
+    def time(self, labels: set[str]) -> float:
+        """Nanoseconds of the steps with these labels."""
+        pairs = zip(self._plan.steps, self.least, strict=True)
+        return float(sum(spent for step, spent in pairs if step.label in labels))
+
+    def _take(self, spent: Sequence[int]) -> None:
+        self.least = np.minimum(self.least, spent)
+
+
+def _take_turns(
+    pair: Sequence[_Contender],
+    tensors: Sequence[torch.Tensor],
+    env: Mapping[str, int],
+    budget: int,
+) -> None:
+    fewest, most = TURNS
+    start = perf_counter_ns()
+    for turn in range(most):
+        if turn >= fewest and perf_counter_ns() - start > budget:
+            return
+        for contender in pair:
+            contender.run(tensors, env)
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides, gaps and overlaps."""
+    if tensor.numel() == 0:
+        return tensor
+    extent = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    flat = tensor.detach().as_strided((extent,), (1,)).clone()
+    return flat.as_strided(tensor.shape, tensor.stride())
