@@ -212,6 +212,8 @@ CONVOLUTIONS: tuple[Case, ...] = (
 
 POOLS: tuple[Case, ...] = (
     Case("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), planes),
+    Case("pools and padding lanes", lambda x: F.max_pool2d(F.max_pool2d(x, 3, 1, 1).cos() + x, 2),
+         planes),
     Case("max_pool2d ceil", lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), planes),
     Case("max_pool2d dilated", lambda x: F.max_pool2d(x, 3, 1, 1, 2), planes),
     Case("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1), planes),

@@ -114,8 +114,9 @@ class Lowering:
         nodes = node if isinstance(node, tuple) else (node,)
         key = Constant(nodes, pack)
         if key not in self._constant_values:
-            spec: TensorSpec = nodes[0].meta["spec"]
-            if pack is not None:
+            if pack is None:
+                spec: TensorSpec = nodes[0].meta["spec"]
+            else:
                 tensor = self.packed_value(key)
                 spec = TensorSpec(tuple(tensor.shape), tensor.dtype, tensor.stride())
             self._constant_values[key] = self._add_constant(key, spec)
