@@ -14,7 +14,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 LAYERS = ("ir", "ops", "codegen", "runtime", "kernels", "plan", "graph", "engine", "capture")
 # The modules below all layers, each importing only those before it ...
 FOUNDATION = ("version", "errors", "log", "switch", "parse", "config", "num_threads", "cpu")
-FOUNDATION += ("banner", "cache")
+FOUNDATION += ("banner", "cache", "compiling")
 # ... and those above them.
 TOP = ("tools", "_autoload", "cli", "__init__")
 

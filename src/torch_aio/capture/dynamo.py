@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch_aio.capture import compat
 from torch_aio.capture.aten import Functional, Refused, functional
 from torch_aio.capture.form import into_form, qualified_name
 from torch_aio.capture.gradient import Run, guarded, without_modes
+from torch_aio.compiling import uncollected
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.compiled import compile_graph
 
@@ -82,9 +84,11 @@ def name_of(gm: fx.GraphModule) -> str:
     return "a graph"
 
 
+@uncollected()
 def _compile(
     gm: fx.GraphModule, examples: Sequence[Any], name: str, options: config.Options
 ) -> Callable[..., Any]:
+    begin = perf_counter()
     _check(examples)
     sources = [compat.source_of(node) for node in gm.graph.find_nodes(op="placeholder")]
     plain, modes = without_modes(gm)
@@ -99,6 +103,7 @@ def _compile(
         name=name,
         door="torch.compile",
         live=live,
+        seconds=perf_counter() - begin,
     )
     run: Run = compile_graph(captured, options)
     if not traced.plain:

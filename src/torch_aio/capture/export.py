@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class CompiledProgram:
         name: str,
         options: config.Options,
     ) -> None:
+        begin = perf_counter()
         self._unlifted = program.module()
         self.module = self._unlifted if owner is None else owner
         self._ranges = {str(s): r for s, r in program.range_constraints.items()}
@@ -83,7 +85,8 @@ class CompiledProgram:
         }
         graph, live, arguments = into_form(traced.module, weights)
         eager = lifted.module.forward
-        self.captured = Captured(graph, arguments, eager, name, "export", live)
+        seconds = perf_counter() - begin
+        self.captured = Captured(graph, arguments, eager, name, "export", live, seconds)
         run: Run = compile_graph(self.captured, options)
         if not traced.plain:
             traced.bind(run)

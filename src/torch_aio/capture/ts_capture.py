@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class Form:
     writes: dict[str, Any]
     updates: bool
     live: dict[str, int]
+    seconds: float = 0.0
 
     def run(self, *tensors: Any) -> Sequence[Any]:
         """The graph in plain PyTorch, on the call's own weights."""
@@ -87,6 +89,7 @@ def compiled(source: Source, form: Form, inputs: int, symbols: Symbols | None) -
         name=source.name,
         door="TorchScript",
         live=form.live,
+        seconds=form.seconds,
     )
     options = config.Options.from_mapping(None)
     if options.release_weights:
@@ -111,6 +114,7 @@ def trace(
     parameters of the module: constants to the graph, handed over at each call.
     Raises DataDependent, Handover or CaptureError.
     """
+    begin = perf_counter()
     e = Emitter()
     weights = weights or {}
     inputs = [
@@ -131,7 +135,8 @@ def trace(
     writes = {name: exits.template(value) for name, value in walker.writes.items()}
     e.graph.output(tuple(exits.flat))
     e.graph.eliminate_dead_code()
-    return Form(fx.GraphModule(e.root, e.graph), result, writes, updates, live)
+    module = fx.GraphModule(e.root, e.graph)
+    return Form(module, result, writes, updates, live, perf_counter() - begin)
 
 
 class Exits:

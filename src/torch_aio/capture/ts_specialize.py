@@ -19,6 +19,7 @@ from torch_aio.capture.ts_call import frozen, template_of
 from torch_aio.capture.ts_capture import Entry, Source, compiled, trace
 from torch_aio.capture.ts_symbols import Sizes, Symbols, sizes_of, symbolic
 from torch_aio.capture.ts_values import Handover
+from torch_aio.compiling import uncollected
 from torch_aio.errors import CaptureError
 from torch_aio.ir.shapes import spec_of
 
@@ -59,7 +60,7 @@ class Specializer:
 
     def add(self, key: Any, arguments: Any) -> Entry | None:
         """The entry for a call whose ``key`` is new; ``arguments`` = (arguments, attributes)."""
-        with _lock:
+        with _lock, uncollected():
             if key in self.entries:
                 return self.entries[key]
             if len(self.entries) >= MOST_KEYS:

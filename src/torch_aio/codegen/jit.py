@@ -16,6 +16,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from torch_aio.codegen.isa import Isa
+from torch_aio.compiling import stage
 
 CODEGEN_LEVEL = 2
 
@@ -83,6 +84,7 @@ class Jit:
         versions = (llvmlite.__version__, llvm.llvm_version_info)
         return source_digest() + repr((parts, versions)).encode()
 
+    @stage("kernels")
     def _link(
         self, name: str, text: Callable[[], str], symbols: Mapping[str, int]
     ) -> llvm.ResourceTracker:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from torch_aio import banner, config, log, switch
+from torch_aio.compiling import clock, stage, uncollected
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants
@@ -254,22 +255,26 @@ class CompiledGraph:
             self._by_size[tuple(env.values())] = variant
             return variant
 
+    @uncollected()
     def _compile(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant:
         pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
-        known = winners(self._host, env)
+        known, jit = winners(self._host, env), self._host.jit
+        before = jit.compiled, jit.loaded
         try:
-            with named(self.captured.name):
+            with named(self.captured.name), clock() as spent, stage("lowering"):
                 answer = known or best_guess
                 variant = Variant(self.captured, self.options, self._host, pool, env, answer)
-            if known is not None and (trial := Trial(variant, known, env)).is_due:
-                self._trials[variant] = trial
-            _, state = self._current
-            if state is not None and state.same(weights):
-                self._keep(variant, state, pool)
+                if known is not None and (trial := Trial(variant, known, env)).is_due:
+                    self._trials[variant] = trial
+                _, state = self._current
+                if state is not None and state.same(weights):
+                    self._keep(variant, state, pool)
         except (CompileError, ReleasedError):
             raise
         except Exception as error:
             raise CompileError(f"{type(error).__name__}: {error}") from error
+        took = self.captured.took(spent, jit.compiled - before[0], jit.loaded - before[1])
+        log.debug("%s", took)
         return variant
 
 

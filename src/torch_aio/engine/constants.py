@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node, map_arg
 
+from torch_aio.compiling import stage
 from torch_aio.engine.packs import STORE, Pack
 from torch_aio.plan.lowering import Constant
 
@@ -32,6 +33,7 @@ class ConstantPool:
                 self._values[node] = self._evaluate(node)
         return self._values[node]
 
+    @stage("packing")
     def pack(self, recipe: Constant) -> Pack:
         """The packed tensor of a recipe, shared with whoever packed the same."""
         if recipe not in self._packs:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch.fx import GraphModule
 
 from torch_aio import log
+from torch_aio.compiling import stage
 from torch_aio.graph.claim import claim
 from torch_aio.graph.cut import cut
 from torch_aio.graph.drop_copies import drop_copies
@@ -56,6 +57,7 @@ class Report:
         return sum(self.fired.values())
 
 
+@stage("passes")
 def run(gm: GraphModule, fuel: int | None = None, passes: tuple[Pass, ...] = PIPELINE) -> Report:
     """Run the pipeline on ``gm`` in place; at most ``fuel`` rewrites fire.
 
