@@ -41,19 +41,24 @@ class Blocked:
         return whole[:, : self.channels].clone()
 
 
-def empty(shape: tuple[int, ...], c: int, top: int = 0, left: int = 0) -> Blocked:
-    """Memory for a result, filled with NaN, the halo with zeros; it ends at a guard page."""
+def empty(shape: tuple[int, ...], c: int, top: int = 0, left: int = 0, behind: int = 0) -> Blocked:
+    """Memory for a result, filled with NaN, the halo with zeros; it ends at a guard page.
+
+    ``behind`` pixels of NaN lie between it and the page.
+    """
     n, channels, height, width = shape
-    storage = guarded((n, -(-channels // c), height + 2 * top, width + 2 * left, c))
+    sizes = (n, -(-channels // c), height + 2 * top, width + 2 * left, c)
+    memory = guarded((math.prod(sizes) + behind * c,)).fill_(float("nan"))
+    storage = memory[: math.prod(sizes)].view(sizes)
     storage.zero_()
     storage[:, :, top : top + height, left : left + width] = float("nan")
     return Blocked(storage, channels, top, left)
 
 
-def blocked(x: torch.Tensor, c: int, top: int = 0, left: int = 0) -> Blocked:
-    """``x`` in the blocked layout, with a halo of zeros; it ends at a guard page."""
+def blocked(x: torch.Tensor, c: int, top: int = 0, left: int = 0, behind: int = 0) -> Blocked:
+    """``x`` in the blocked layout, with a halo of zeros; see ``empty``."""
     n, channels, height, width = x.shape
-    out = empty(tuple(x.shape), c, top, left)
+    out = empty(tuple(x.shape), c, top, left, behind)
     padded = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, -channels % c))
     inner = padded.reshape(n, -1, c, height, width).permute(0, 1, 3, 4, 2)
     out.storage[:, :, top : top + height, left : left + width] = inner

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torch_aio.codegen.isa import AVX2, ISAS
-from torch_aio.kernels.conv import TILES, tiles_for
+from torch_aio.codegen.isa import AVX2
 from torch_aio.plan.lowering import Lowering
 
 
@@ -32,14 +31,3 @@ def test_an_answer_decides():
 def test_a_single_candidate_is_no_question():
     ctx = lowering(lambda question: "never")
     assert ctx.choose("conv 3x3", ["a"]) == "a"
-
-
-def test_tiles_of_a_convolution_begin_with_the_best_guess():
-    """One vector of output channels: a tile of one first; 64: the largest tile."""
-    for isa in ISAS:
-        for vectors in range(1, 65):
-            tiles = tiles_for(isa, 49, vectors)
-            assert tiles
-            assert set(tiles) <= set(TILES[isa.name])
-    assert tiles_for(AVX2, 49, 1)[0][1] == 1
-    assert tiles_for(AVX2, 49, 64)[0] == (6, 2)

@@ -1,18 +1,18 @@
 """Direct convolution in the channel-blocked layout: one register tile of pixels x output channels.
 
 The pixels of a tile come from a table of byte offsets, so tiles cross row ends, and stride, padding
-and the shape of the plane are no business of the code; padding is a halo of zeros in memory. Taps
-are a run-time loop: 1x1, 3x3 and 5x5 share one kernel (Zen 5: 240 of 256 GF/s on 3x3).
+and the shape of the plane are no business of the code; padding is a halo of zeros in memory. Where
+the pixels of every tile lie evenly in x, one pointer serves them all: that frees the registers for
+larger tiles. Taps are a run-time loop: 1x1, 3x3 and 5x5 share one kernel.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
-from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32, i32, i64
 from torch_aio.kernels import chain as chains
 from torch_aio.kernels.blocked import (
@@ -28,36 +28,58 @@ from torch_aio.kernels.spec import KernelSpec
 BYTES = 4
 ENTRY = 4
 """Bytes of an entry of the pixel table."""
-TILES: dict[str, dict[tuple[int, int], float]] = {
-    "avx512": {(5, 4): 1.0, (6, 4): 0.98, (4, 4): 0.98, (7, 3): 0.93, (8, 3): 0.91, (10, 1): 0.8},
-    "avx2": {(6, 2): 1.0, (8, 1): 0.7},
+Tile = tuple[int, int]
+TILES: dict[str, dict[Tile, float]] = {
+    "avx512": {(5, 4): 1.0, (6, 4): 0.98, (4, 4): 0.98, (7, 3): 0.93, (8, 3): 0.91, (10, 1): 0.75},
+    "avx2": {(6, 2): 1.0, (8, 1): 0.65},
     "neon": {(4, 4): 1.0, (7, 2): 0.99, (5, 3): 0.94},
 }
 """Pixels x vectors, and speed relative to the best (one thread of Zen 5; NEON predicted).
 
-GF/s on 1x1 256>64@56, 3x3 14x256, AVX-512: 6x4 233/215, 14x2 206/203, 8x3 190/186, 7x4 160/178.
 us on 1x1 512>2048@7 and 64>256@56, two threads: 5x4 220/205, 4x4 228/205, 6x4 242/208, 7x3 217/230,
 8x3 245/234, 10x2 463/452. LLVM 22 spills 8x2 to 14x2 on AVX-512: those listed do not spill.
 Share of a Neoverse N1's peak by llvm-mca (``benchmarks.static``): 4x4 0.94, 7x2 0.93, 6x2 0.92, 5x3
 0.88; 6x3 0.90, 8x2 0.89, 7x3 0.81, 5x4 0.79, 6x4 0.55 with spills."""
+EVEN_TILES: dict[str, dict[Tile, float]] = {
+    "avx512": {(6, 4): 1.0, (9, 3): 0.98, (14, 2): 0.98, (12, 2): 0.97, (13, 2): 0.95,
+               (28, 1): 0.88},
+    "avx2": {(6, 2): 1.0, (4, 3): 1.0, (3, 4): 1.0, (5, 2): 0.95},
+    "neon": {(4, 4): 1.0, (7, 2): 0.99, (5, 3): 0.94},
+}  # fmt: skip
+"""The same for pixels that lie evenly (NEON predicted).
+
+GF/s, one thread of Zen 5, AVX-512: 1x1 64>384@14 6x4 247, 9x3 246, 14x2 249, 12x2 239, 13x2 233,
+28x1 224; 160>960@7, where 13 pixels fit the plane best, 217, 219, 211, 201, 227, 192. LLVM 22
+spills 7x4, and two of the 30 registers of 14x2."""
+EVEN_TERMS = 8
+"""Channels of a block that are unrolled for these tiles: with 16 the scheduler hoists loads until
+12x2 and 14x2 spill (1x1 576>96@14: 146 and 128 GF/s, with 8 243 and 252); with 4 14x2 does."""
+PLANAR_TILES: dict[str, dict[Tile, float]] = {"avx512": {(12, 2): 0.87}, "avx2": {}, "neon": {}}
+"""The same for planar input, where LLVM keeps the scalars that several pixels share until tiles
+spill: 3x3s2 3>32@226 12x2 209, by table 6x4 121, 8x3 157, 10x1 126; 3>64@226 204, 228, 162, 131."""
+MOST_COST = 1.15
+"""How much slower than the best guess a tile may look that is worth trying."""
+OVERREAD = 64
+"""Pixels past the end of x that must be readable: tails of rows are computed and thrown away."""
 
 
-def tiles_for(isa: Isa, pixels: int, vectors: int) -> list[tuple[int, int]]:
-    """Register tiles for output pixels x vectors of channels (in a group), the best guess first.
+def tiles_for(
+    tiles: Mapping[Tile, float], even: Mapping[Tile, float], pixels: int, run: int, vectors: int
+) -> list[tuple[Tile, bool]]:
+    """Tiles for ``pixels`` x vectors of output channels (in a group), the best guess first.
 
-    Those that pad much are not among them.
+    Each with whether it is one of ``even``, which compute ``run`` pixels in a row; the others cross
+    the ends of rows. Those that pad much are not among them.
     """
 
-    def cost(tile: tuple[int, int]) -> float:
-        padded = (
-            -(-size // part) * part for size, part in zip((pixels, vectors), tile, strict=True)
-        )
-        return math.prod(padded) / TILES[isa.name][tile]
+    def cost(choice: tuple[Tile, bool]) -> float:
+        (count, width), is_even = choice
+        row, speed = (run, even) if is_even else (pixels, tiles)
+        padded = -(-row // count) * count / row * (-(-vectors // width) * width)
+        return padded / speed[choice[0]]
 
-    costs = {tile: cost(tile) for tile in TILES[isa.name]}
-    return sorted(
-        (t for t in costs if costs[t] <= 1.3 * min(costs.values())), key=costs.__getitem__
-    )
+    choices = sorted([*((t, True) for t in even), *((t, False) for t in tiles)], key=cost)
+    return [choice for choice in choices if cost(choice) <= MOST_COST * cost(choices[0])]
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ class _Panel:
     weights: Value
     following: Value
     blocks: Size
+    last: Size
     x: Value
     parts: list[tuple[Value, Value, Epilogue]]
     is_later: Value
@@ -84,7 +107,10 @@ class Conv(KernelSpec):
 
     ``table``: rows of ``pixels`` i32 (a multiple of the tile's pixels, the last pixel repeated):
     byte offsets of every output pixel in x, in y, and in each "full" operand of the epilogue.
-    ``in_blocks`` input blocks, ``out_vectors`` output vectors (of whole blocks) a group;
+    ``step`` > 0: the pixels of a tile lie so many bytes apart in x, and the table names the first;
+    what repeated pixels read past the end of a row is overwritten by the value of the last one.
+    ``in_blocks`` input blocks (of the last one ``last_terms`` channels count, up to a multiple of
+    ``EVEN_TERMS`` with ``step``), ``out_vectors`` output vectors (of whole blocks) a group;
     ``tap_row``, ``tap_column``: bytes of x between taps. Sums of ``chunk`` input blocks at a time
     are added late: no slower, 3 to 10 times more accurate; y holds them meanwhile, so it must not
     be an operand's memory, nor other than f32 unless ``chunk`` is all.
@@ -96,9 +122,10 @@ class Conv(KernelSpec):
     ``masked``: the last channel block has padding lanes (one group only).
     """
 
-    tile: tuple[int, int]
+    tile: Tile
     columns: int = 0
     dilation: int = 1
+    step: int = 0
     masked: bool = False
     chain: Chain = ACCUMULATOR
 
@@ -108,8 +135,8 @@ class Conv(KernelSpec):
         return Params(
             "x:ptr x_batch:int x_block:int tap_row:int tap_column:int w:ptr "
             "y:ptr y_batch:int y_block:int table:ptr batch:int pixels:int channels:int "
-            "groups:int in_blocks:int out_vectors:int kernel_h:int kernel_w:int chunk:int "
-            "panels_a_unit:int tiles_a_block:int prefetch:int "
+            "groups:int in_blocks:int last_terms:int out_vectors:int kernel_h:int kernel_w:int "
+            "chunk:int panels_a_unit:int tiles_a_block:int prefetch:int "
             + operand_params(self.chain, rows=False)
         )
 
@@ -119,9 +146,10 @@ class Conv(KernelSpec):
         pixels, vectors = self.tile
         dilation = f"d{self.dilation}" if self.dilation > 1 else ""
         planar = f"_planar{self.columns}{dilation}" if self.columns else ""
+        step = f"_by{self.step}" if self.step else ""
         tail = "_tail" if self.masked else ""
         chain = f"_{self.chain.name}" if self.chain.name else ""
-        return f"conv_f32_{pixels}x{vectors}{planar}{tail}{chain}"
+        return f"conv_f32_{pixels}x{vectors}{planar}{step}{tail}{chain}"
 
     def emit(self, k: Builder) -> None:
         """Blocks of tiles > chunks of input > panels of output > tiles > taps."""
@@ -151,6 +179,7 @@ class Conv(KernelSpec):
             weights,
             k.at(weights, k.mul(p.in_blocks, block_bytes)),
             k.sub(stop, chunk),
+            k.sub(k.sub(p.in_blocks, 1), chunk),
             k.at(p.x, k.mul(batch, p.x_batch), source),
             [self._part(k, batch, group, k.add(k.mul(part, self.tile[1]), j))
              for j in range(self.tile[1])],
@@ -186,41 +215,61 @@ class Conv(KernelSpec):
             with k.loop(ahead, k.add(ahead, share), 64) as line:
                 k.prefetch(panel.following, line.i)
             entry = k.at(p.table, k.mul(spot.i, pixels * ENTRY))
-            sources = [k.at(panel.x, self._offset(k, entry, 0, n)) for n in range(pixels)]
-            sums = self._product(k, panel, sources)
+            sums = self._product(k, panel, self._sources(k, panel.x, entry))
             for j in range(vectors):
                 self._finish(k, panel, entry, j, [sums[n * vectors + j] for n in range(pixels)])
 
-    def _product(self, k: Builder, panel: _Panel, sources: list[Value]) -> list[Value]:
+    def _sources(self, k: Builder, x: Value, entry: Value) -> list[Address]:
+        """Where the pixels of a tile begin."""
+        pixels = range(self.tile[0])
+        if not self.step:
+            return [Address(k.at(x, self._offset(k, entry, 0, n))) for n in pixels]
+        first = k.at(x, self._offset(k, entry, 0, 0))
+        return [Address(first, (n * self.step,)) for n in pixels]
+
+    def _product(self, k: Builder, panel: _Panel, sources: list[Address]) -> list[Value]:
         """The sums over the chunk's blocks and all taps."""
         p, (pixels, vectors) = k.p, self.tile
-        count, apart = (self.columns, self.dilation) if self.columns else (k.isa.block, 1)
-        size = vectors * k.isa.width // 8
-        terms = [Term(n * apart * BYTES, n * size) for n in range(count)]
-
-        def step(offset: Size, state: list[Value]) -> list[Value]:
-            for source in sources:  # the next tile: +15 % on 1x1 256>64@56, no loss elsewhere
-                k.prefetch(source, offset, pixels * k.isa.block * BYTES)
-            rows = [Address(source, (offset,)) for source in sources]
-            sums = accumulate(k, tile(state[1:], vectors), rows, state[0], terms)
-            return [k.at(state[0], count * size), *flat(sums)]
-
         state = [panel.weights, *flat(zeros(k, pixels, vectors))]
         with k.loop(0, panel.blocks, carry=state) as block:
+            is_last = k.icmp("eq", block.i, panel.last)
+            terms = k.select(is_last, k.size(p.last_terms), k.size(k.isa.block))
             with k.loop(0, p.kernel_h, carry=block.v) as row:
                 offset = k.add(k.mul(block.i, p.x_block), k.mul(row.i, p.tap_row))
                 with k.loop(0, p.kernel_w, carry=row.v) as column:
-                    column.next = step(k.add(offset, k.mul(column.i, p.tap_column)), column.v)
+                    tap = k.add(offset, k.mul(column.i, p.tap_column))
+                    here = [s.moved(tap) for s in sources]
+                    column.next = self._tap(k, here, column.v, terms)
                 row.next = column.v
             block.next = row.v
         return block.v[1:]
+
+    def _tap(self, k: Builder, rows: list[Address], state: list[Value], terms: Size) -> list[Value]:
+        """The products of one step of the tap loops; ``state``: the weights, the sums."""
+        (pixels, vectors), weights = self.tile, state[0]
+        size = vectors * k.isa.width // 8
+        count, apart = (self.columns, self.dilation) if self.columns else (k.isa.block, 1)
+        if not self.columns:  # the next tile: +15 % on 1x1 256>64@56, no loss elsewhere
+            for row in rows:
+                k.prefetch(row.pointer, *row.offsets, pixels * (self.step or count * BYTES))
+        unroll = EVEN_TERMS if self.step and not self.columns else count
+        steps = [Term(n * apart * BYTES, n * size) for n in range(unroll)]
+        following = k.at(weights, count * size)
+        if unroll >= count:
+            return [following, *flat(accumulate(k, tile(state[1:], vectors), rows, weights, steps))]
+        with k.loop(0, terms, unroll, carry=state[1:]) as part:
+            here = [row.moved(k.mul(part.i, BYTES)) for row in rows]
+            w = k.at(weights, k.mul(part.i, size))
+            part.next = flat(accumulate(k, tile(part.v, vectors), here, w, steps))
+        return [following, *part.v]
 
     def _finish(
         self, k: Builder, panel: _Panel, entry: Value, part: int, sums: list[Value]
     ) -> None:
         """Add what earlier chunks left in y; store, through the epilogue after the last chunk.
 
-        All sums are loaded before one is stored: a tile may hold the last pixel several times.
+        All sums are loaded before one is stored, and the first pixel is stored last: a tile may
+        hold the last pixel several times, and only the first of these is surely right.
         """
         exists, y, epilogue = panel.parts[part]
         operands = range(2, 2 + len(full_operands(self.chain)))
@@ -230,10 +279,10 @@ class Conv(KernelSpec):
                 earlier = [k.load(s.type, place) for s, place in zip(sums, places, strict=True)]
                 late.next = [k.fadd(a, b) for a, b in zip(late.v, earlier, strict=True)]
             with k.when(panel.is_partial):
-                for value, place in zip(late.v, places, strict=True):
+                for value, place in [*zip(late.v, places, strict=True)][::-1]:
                     k.store(value, place)
             with k.when(panel.is_last):
-                for n, (value, place) in enumerate(zip(late.v, places, strict=True)):
+                for n, (value, place) in [*enumerate(zip(late.v, places, strict=True))][::-1]:
                     offsets = [self._offset(k, entry, column, n) for column in operands]
                     chains.store(k, epilogue(value, offsets), place)
 

@@ -34,6 +34,10 @@ class Address:
     pointer: Value
     offsets: tuple[Size, ...] = ()
 
+    def moved(self, offset: Size) -> Address:
+        """``offset`` bytes further."""
+        return Address(self.pointer, (*self.offsets, offset))
+
 
 @dataclass(frozen=True)
 class Term:

@@ -72,20 +72,27 @@ def _planes(weight: torch.Tensor) -> torch.Tensor:
 
 
 def pixel_table(
-    tile: int, batch: int, height: int, width: int, *strides: int
+    tile: int, run: int, overlaps: int, batch: int, height: int, width: int, *strides: int
 ) -> npt.NDArray[np.int32]:
-    """The byte offsets of output pixels in tensors: [tensors, pixels up to a multiple of tile].
+    """The byte offsets of output pixels in tensors: [tensors, tiles * tile].
 
-    ``strides`` are (image, row, pixel) bytes of one tensor after the other; the last pixel repeats.
+    ``strides`` are (image, row, pixel) bytes of one tensor after the other. A tile stays within a
+    run of ``run`` pixels; where it does not fit, the last pixel repeats, or (``overlaps``) it
+    begins earlier.
 
     Raises OverflowError where an offset needs more than 31 bits.
     """
     image, row, pixel = np.indices((batch, height, width), dtype=np.int64).reshape(3, -1)
+    starts = np.arange(0, run, tile)
+    if overlaps:
+        starts = np.minimum(starts, run - tile)
+    inside = np.minimum(starts[:, None] + np.arange(tile), run - 1)
+    places = (np.arange(0, len(image), max(run, 1))[:, None, None] + inside).reshape(-1)
     table = [
         image * strides[n] + row * strides[n + 1] + pixel * strides[n + 2]
         for n in range(0, len(strides), 3)
     ]
-    whole = np.pad(np.stack(table), ((0, 0), (0, -len(image) % tile)), mode="edge")
+    whole: npt.NDArray[np.int64] = np.stack(table).take(places, axis=1)
     if whole.size and whole.max() >= 2**31:
         raise OverflowError("a plane of more than 2 GiB does not fit the pixel table")
     return whole.astype(np.int32)

@@ -15,6 +15,7 @@ from torch_aio.config import Options
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Access, Chain
+from torch_aio.kernels.conv import OVERREAD
 from torch_aio.kernels.pack_conv import PackChannels
 from torch_aio.kernels.spec import KernelSpec
 from torch_aio.plan.channels import channel_lanes
@@ -258,7 +259,8 @@ class Lowering:
         blocks = (channels + block - 1) // block
         row = (width + 2 * left) * block
         area = (height + 2 * top) * row
-        buffer = self._arena(product((n, blocks, area)) * spec.dtype.itemsize, node.name)
+        size = product((n, blocks, area)) + OVERREAD * block
+        buffer = self._arena(size * spec.dtype.itemsize, node.name)
         inner = (top * row + left * block) * spec.dtype.itemsize
         stride = (blocks * area, area, row, block)
         value = Value(buffer, spec.shape, spec.dtype, stride, inner, block)

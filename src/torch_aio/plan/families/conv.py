@@ -80,8 +80,8 @@ def _whole_blocks(ctx: Lowering, job: Job, x: Value) -> None:
         if outputs:
             ways[f"winograd{outputs}"] = partial(winograd.lower, ctx, job, x, outputs)
         else:
-            for tile in direct.tiles(ctx, job):
-                ways["direct {}x{}".format(*tile)] = partial(direct.lower, ctx, job, x, tile)
+            for tiles in direct.ways(ctx, job, x):
+                ways[tiles.name] = partial(direct.lower, ctx, job, x, tiles)
     ways[ctx.choose(_question(job, x), list(ways))]()
 
 

@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.chain import Chain
+from torch_aio.kernels.conv import OVERREAD
 from torch_aio.plan.families.reorder import clear_halo, planes
 from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.value import Argument, Value
@@ -113,7 +114,7 @@ def blocked_temporary(
     row = (width + 2 * halo[1]) * block
     area = (height + 2 * halo[0]) * row
     blocks = ceil_div(channels, block)
-    memory = ctx.temporary((product((n, blocks, area)),), like.dtype, "blocked")
+    memory = ctx.temporary((product((n, blocks, area)) + OVERREAD * block,), like.dtype, "blocked")
     inner = (halo[0] * row + halo[1] * block) * like.itemsize
     stride = (blocks * area, area, row, block)
     value = Value(memory.buffer, shape, like.dtype, stride, inner, block)
