@@ -176,6 +176,13 @@ PRODUCTS: tuple[Case, ...] = (
 )  # fmt: skip
 
 
+def shuffled(x: Tensor, w: Tensor) -> Tensor:
+    """A convolution beside its input, their channels in turn."""
+    n, c, height, width = x.shape
+    both = torch.cat([x, F.conv2d(x, w)], 1).view(n, 2, c, height, width)
+    return both.transpose(1, 2).reshape(n, 2 * c, height, width)
+
+
 def conv2d(**options: Any) -> Callable[..., Tensor]:
     return lambda x, w, *b: F.conv2d(x, w, *b, **options)
 
@@ -187,6 +194,7 @@ CONVOLUTIONS: tuple[Case, ...] = (
     Case("conv2d dilation", conv2d(dilation=2, padding=2), planes, ((8, 20, 3, 3),)),
     Case("conv2d groups", conv2d(groups=4, padding=1), planes, ((8, 5, 3, 3), (8,))),
     Case("conv2d depthwise", conv2d(groups=20, padding=1), planes, ((20, 1, 3, 3), (20,))),
+    Case("channel shuffle", shuffled, planes, ((20, 20, 1, 1),)),
     Case("conv2d multiplier", conv2d(groups=20), planes, ((40, 1, 3, 3),)),
     Case("conv2d same", conv2d(padding="same"), planes, ((8, 20, 3, 3), (8,))),
     Case("conv2d even", conv2d(padding="same"), planes, ((8, 20, 2, 4), (8,))),

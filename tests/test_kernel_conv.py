@@ -19,7 +19,7 @@ from torch_aio.kernels.blocked import ACCUMULATOR
 from torch_aio.kernels.chain import Chain, Input, Step
 from torch_aio.kernels.channels import GatherChannels
 from torch_aio.kernels.conv import EVEN_TILES, OVERREAD, PLANAR_TILES, TILES, Conv, tiles_for
-from torch_aio.kernels.pack_conv import ChannelTable, PackChannels, PackConv, pixel_table
+from torch_aio.kernels.pack_conv import ChannelTable, PackChannels, PackConv, TakeTable, pixel_table
 from torch_aio.kernels.spec import generate
 
 BEST = {name: next(iter(tiles)) for name, tiles in TILES.items()}
@@ -196,14 +196,33 @@ def test_gather_channels_follows_its_table(isa, kind, outer, inner):
         "repeat": x.repeat_interleave(inner, 1),
     }[kind]
     source, y = blocked.blocked(x, isa.block, 1, 0), blocked.empty(tuple(want.shape), isa.block)
-    strides = source.strides("x")
-    table = torch.from_numpy(ChannelTable(kind, isa.block)(outer, inner, strides.pop("x_block")))
+    strides = source.strides("x0")
+    table = torch.from_numpy(ChannelTable(kind, isa.block)(outer, inner, strides.pop("x0_block")))
     blocks = y.storage.shape[1]
     assert table.numel() == blocks * isa.block
-    run_kernel(GatherChannels(masked=True), isa, 2 * blocks * 3, 2, x=source.pointer, **strides,
+    run_kernel(GatherChannels(masked=True), isa, 2 * blocks * 3, 2, x0=source.pointer, **strides,
                table=table, y=y.pointer, **y.strides("y"), channels=want.shape[1], blocks=blocks,
                height=3, width=5)  # fmt: skip
     assert torch.equal(y.logical(), want)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_take_channels_reads_several_tensors(isa):
+    """Channels across block borders, repeated and left out, of sources with and without a halo."""
+    a, b = torch.randn(2, 19, 3, 5), torch.randn(2, 7, 3, 5)
+    order = [25, 0, 18, 19, 3, 3, *range(24, 2, -1)]
+    sources = (blocked.blocked(a, isa.block, 1, 0), blocked.blocked(b, isa.block))
+    arguments, apart = {}, []
+    for n, source in enumerate(sources):
+        arguments |= {f"x{n}": source.pointer, **source.strides(f"x{n}")}
+        apart.append(arguments.pop(f"x{n}_block"))
+    table = torch.from_numpy(TakeTable(tuple(order), (19, 7), isa.block)(*apart))
+    y = blocked.empty((2, len(order), 3, 5), isa.block, 2, 1)
+    blocks = y.storage.shape[1]
+    run_kernel(GatherChannels(2, masked=True), isa, 2 * blocks * 3, 3, table=table, y=y.pointer,
+               **y.strides("y"), channels=len(order), blocks=blocks, height=3, width=5,
+               **arguments)  # fmt: skip
+    assert torch.equal(y.logical(), torch.cat([a, b], 1)[:, order])
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512, NEON], ids=lambda isa: isa.name)

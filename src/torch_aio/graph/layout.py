@@ -119,7 +119,8 @@ def _fits_blocked(node: Node, source: Node, row: Row) -> bool:
     if not isinstance(have, TensorSpec) or _is_constant(source):
         return False
     if row.layout == "blocked":
-        return source is node.args[0] or row.family == "cat"
+        first = node.args[0]
+        return source in first if isinstance(first, (list, tuple)) else source is first
     return have.ndim == spec.ndim and any(size != 1 for size in have.shape)
 
 

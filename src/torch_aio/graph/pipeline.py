@@ -18,6 +18,7 @@ from torch_aio.graph.fuel import limited
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
 from torch_aio.graph.fuse_norm import fuse_norm
+from torch_aio.graph.fuse_shuffle import fuse_shuffle
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
 from torch_aio.graph.normalise import normalise
@@ -34,6 +35,7 @@ REWRITES: tuple[Pass, ...] = (
     simplify,
     drop_masks,
     drop_copies,
+    fuse_shuffle,
     reinplace,
     hoist_constants,
 )

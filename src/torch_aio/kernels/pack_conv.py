@@ -133,3 +133,26 @@ class ChannelTable:
         source = rules[self.kind](outer, inner, self.block)
         offset = source // self.block * block_bytes + source % self.block * 4
         return np.where(source < 0, -1, offset).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class TakeTable:
+    """The table of ``GatherChannels``: channel i is channel ``order[i]`` of all sources together.
+
+    ``sizes``: the channels of each source.
+    """
+
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+    block: int
+
+    def __call__(self, *block_bytes: int) -> npt.NDArray[np.int32]:
+        """The offsets for sources whose channel blocks are ``block_bytes`` apart; their numbers."""
+        starts = np.cumsum((0, *self.sizes[:-1]))
+        channels = np.array(self.order)
+        source = np.searchsorted(starts, channels, side="right") - 1
+        inside = channels - starts[source]
+        offset = inside // self.block * np.array(block_bytes)[source] + inside % self.block * 4
+        padding = (0, -len(channels) % self.block)
+        table = np.stack([np.pad(offset, padding, constant_values=-1), np.pad(source, padding)])
+        return table.astype(np.int32)

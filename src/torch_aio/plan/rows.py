@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from torch_aio.plan.families import (
     attention,
+    channels,
     compound,
     conv,
     elementwise,
@@ -36,6 +37,7 @@ ROWS: tuple[Row, ...] = (
     *compound.ROWS,
     *index.ROWS,
     *views.ROWS,
+    *channels.ROWS,
     *reorder.ROWS,
 )
 

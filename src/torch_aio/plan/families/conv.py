@@ -129,8 +129,8 @@ def _padded(ctx: Lowering, job: Job, x: Value, inner: int, outer: int) -> None:
     wide = replace(conv, inputs=conv.groups * wide_in, outputs=conv.groups * wide_out)
     _whole_blocks(ctx, Job(wide, job.weight, ACCUMULATOR, [], between), source)
     table = ctx.table(ChannelTable("unpad", block), conv.groups, outer, between.byte_stride[1])
-    spec = GatherChannels(bool(conv.outputs % block), job.chain)
-    gather_into(ctx, spec, between, table, target, job.operands)
+    spec = GatherChannels(1, bool(conv.outputs % block), job.chain)
+    gather_into(ctx, spec, [between], table, target, job.operands)
 
 
 # ---- rows ---------------------------------------------------------------------------------
