@@ -88,7 +88,9 @@ def draw(models: Mapping[str, Results], path: Path) -> None:
     for n, engine in enumerate(engines):
         speeds = [ratio(results, engine.name) or 0.0 for results in models.values()]
         places = [place + (n + 0.5) * width - 0.4 for place in range(len(models))]
-        color = plt.cm.Reds(0.5 + 0.05 * n) if engine.is_ours else plt.cm.Greys(0.2 + 0.1 * n)
+        color = plt.cm.Greys(0.2 + 0.1 * n)
+        if engine.is_ours:
+            color = plt.cm.Reds(0.95 - 0.25 * (len(engines) - 1 - n))
         axes.bar(places, speeds, width, label=engine.title, color=color)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(models)), models, rotation=30, ha="right")
