@@ -49,7 +49,7 @@ def flattened(h: Hand) -> Any:
     ("build", "reason"),
     [
         (swapped, "its innermost elements are not neighbours in memory"),
-        (returned, "the caller sees the copy"),
+        (returned, "the caller sees how it lies"),
         (pointwise, "the result of aten.exp.default would lie otherwise"),
         (flattened, "aten.view.default needs it in one piece"),
     ],

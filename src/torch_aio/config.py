@@ -54,7 +54,7 @@ class Settings:
         "", parse.words("FP16"), "int8 results go straight to fp16", cache_key=True, later=""
     )
     merge_linear: bool = _row(
-        True, parse.FLAG, "merge linears that read the same input", cache_key=True, later=False
+        True, parse.FLAG, "merge linears that read the same input", cache_key=True
     )
     skip_master_thread: bool = _row(
         False, parse.FLAG, "no effect: PyTorch and the engine share one team"

@@ -38,7 +38,7 @@ class Variant:
         self.guards = Guards(dict(env))
         with self.guards.active(), torch.no_grad():
             self.gm = _copy(captured.module)
-            self.report = pipeline.run(self.gm, config.read().fuel)
+            self.report = pipeline.run(self.gm, config.read().fuel, pipeline.chosen(options))
         self._parts = networks.parts(self.gm)
         self._lower(pool, answer)
 

@@ -31,18 +31,18 @@ def drop_copies(gm: GraphModule) -> int:
         if isinstance(changed, str):
             refuse(node, _NAME, changed)
         elif replace_as_is(node, node.args[0]):
-            for view, found in changed.items():
-                view.meta["spec"] = found
-                _respell(view)
+            respell(changed)
             count += 1
     return count
 
 
-def _respell(view: Node) -> None:
-    """reshape(x, s) -> view(x, s) where that needs no copy any more."""
-    if calls(view, aten.reshape.default):
-        strides = layout.view_stride(spec(view.args[0]), spec(view).shape)  # type: ignore[arg-type]
-        view.target = aten.reshape.default if strides is None else aten.view.default
+def respell(changed: dict[Node, TensorSpec]) -> None:
+    """Give views the specs of ``relaid``; reshape(x, s) -> view(x, s) where no copy is needed."""
+    for view, found in changed.items():
+        view.meta["spec"] = found
+        if calls(view, aten.reshape.default):
+            strides = layout.view_stride(spec(view.args[0]), found.shape)  # type: ignore[arg-type]
+            view.target = aten.reshape.default if strides is None else aten.view.default
 
 
 def _without(copy: Node) -> dict[Node, TensorSpec] | str:
@@ -51,23 +51,28 @@ def _without(copy: Node) -> dict[Node, TensorSpec] | str:
     assert isinstance(source, Node)
     old = tensor(source)
     if old is None or not alias.may_drop_copy(copy, source):
-        return "the caller sees the copy"
+        return "the caller sees how it lies"
     if old.ndim and old.stride[-1] != 1:
         return "its innermost elements are not neighbours in memory"
-    changed: dict[Node, TensorSpec] = {copy: old}
-    for view in alias.views(copy):
+    return relaid(copy, old)
+
+
+def relaid(value: Node, found: TensorSpec) -> dict[Node, TensorSpec] | str:
+    """The specs of the views of ``value`` if it lies as ``found``, or why a reader forbids that."""
+    changed = {value: found}
+    for view in alias.views(value):
         for reader in view.users:
             reason = _reread(reader, changed)
             if reason is not None:
                 return reason
-    del changed[copy]
+    del changed[value]
     return changed
 
 
 def _reread(reader: Node, changed: dict[Node, TensorSpec]) -> str | None:
     """Infer ``reader`` with the changed specs; why it cannot do without the copy, or None."""
     if reader.op != "call_function":
-        return "the caller sees the copy"
+        return "the caller sees how it lies"
 
     def now(node: Node) -> Any:
         return changed.get(node, spec(node))

@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 
 from torch_aio import log
 from torch_aio.compiling import stage
+from torch_aio.config import Options
 from torch_aio.graph.claim import claim
 from torch_aio.graph.cut import cut
 from torch_aio.graph.drop_copies import drop_copies
@@ -21,6 +22,7 @@ from torch_aio.graph.fuse_norm import fuse_norm
 from torch_aio.graph.fuse_shuffle import fuse_shuffle
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
+from torch_aio.graph.merge_linear import merge_linear
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.simplify import simplify
@@ -36,6 +38,7 @@ REWRITES: tuple[Pass, ...] = (
     drop_masks,
     drop_copies,
     fuse_shuffle,
+    merge_linear,
     reinplace,
     hoist_constants,
 )
@@ -45,6 +48,12 @@ DECISIONS: tuple[Pass, ...] = (
     layout,
 )
 PIPELINE: tuple[Pass, ...] = (*REWRITES, *DECISIONS)
+
+
+def chosen(options: Options) -> tuple[Pass, ...]:
+    """The pipeline without the passes that the options switch off."""
+    wanted: dict[Pass, bool] = {merge_linear: options.merge_linear}
+    return tuple(step for step in PIPELINE if wanted.get(step, True))
 
 
 @dataclass
