@@ -65,7 +65,10 @@ class Settings:
         False, parse.FLAG, "give the memory of the original weights back once they are packed"
     )
     winograd: bool = _row(
-        True, parse.FLAG, "Winograd convolution where it is faster", cache_key=True
+        True,
+        parse.FLAG,
+        "Winograd convolutions and Strassen products where they are faster",
+        cache_key=True,
     )
     tune: str = _row(
         "fast",

@@ -76,7 +76,7 @@ class Gemm(KernelSpec):
             rows = k.min(p.block_rows, k.sub(p.m, first))
             columns = k.min(width, k.sub(p.n, column))
             epilogue = MatrixEpilogue.at(k, self.chain, outer, inner)
-            work = _Unit(k, epilogue, c, first, rows, column, columns)
+            work = Results(k, epilogue, c, first, rows, column, columns)
             with k.loop(0, k.max(p.k, 1), p.chunk) as chunk:
                 terms = k.min(p.chunk, k.sub(p.k, chunk.i))
                 a_chunk = k.at(a, k.mul(chunk.i, BYTES))
@@ -85,7 +85,7 @@ class Gemm(KernelSpec):
                 product = Panel(self.tile, a_chunk, p.a_row, b_chunk, terms, following)
                 self._tiles(k, product, work, chunk.i)
 
-    def _tiles(self, k: Builder, product: Panel, unit: _Unit, chunk: Size) -> None:
+    def _tiles(self, k: Builder, product: Panel, unit: Results, chunk: Size) -> None:
         """All rows of the unit by one chunk of the panel.
 
         Cheap epilogues of whole panels work on registers, others on the tile in L1, in a loop: GELU
@@ -116,7 +116,7 @@ class Gemm(KernelSpec):
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Results:
     """Where the results of a work unit go: ``rows`` from ``first``, ``columns`` from ``column``."""
 
     k: Builder

@@ -49,14 +49,18 @@ class Line:
         return f"{self.detail} ({self.way})" if self.way else self.detail
 
 
+INEXACT = {"winograd": "Winograd convolutions", "strassen": "Strassen products"}
+"""Kernels with fewer multiplications and larger errors, by the beginning of their names."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """The table of all nodes; printing it shows the table and the totals.
 
     ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part
     at run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and
-    why. ``winograd`` is the error of the answer to the one by direct convolutions,
-    max|y - direct| / max|direct|, where there are Winograd convolutions.
+    why. ``winograd`` is the error of the answer to the one by direct convolutions and products,
+    max|y - direct| / max|direct|, where there are others (``INEXACT``).
     """
 
     lines: tuple[Line, ...]
@@ -95,9 +99,13 @@ class Explanation:
             "on our kernels"
         )
         if self.winograd is not None:
-            count = sum(line.detail.startswith("winograd") for line in self.lines)
-            totals += f"\n{count} Winograd convolutions: error {self.winograd:.1e} to direct ones"
+            counts = [f"{self._count(kind)} {words}" for kind, words in INEXACT.items()]
+            found = " and ".join(count for count in counts if not count.startswith("0 "))
+            totals += f"\n{found}: error {self.winograd:.1e} to direct ones"
         return "\n".join([*table, totals, *self.failures])
+
+    def _count(self, kind: str) -> int:
+        return sum(line.detail.startswith(kind) for line in self.lines)
 
 
 def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanation:
@@ -116,7 +124,7 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
     networks = sum(len(v.networks) for graph in graphs for v in graph.variants[-1:])
     failures = tuple(f"{g.captured.name} fell back: {g.failure}" for g in graphs if g.failure)
     winograd = None
-    if any(line.detail.startswith("winograd") for line in lines):
+    if any(line.detail.startswith(tuple(INEXACT)) for line in lines):
         with ExitStack() as stack, torch.no_grad():
             for graph in graphs:
                 stack.enter_context(graph.otherwise(winograd=False))

@@ -11,8 +11,9 @@ from torch.fx import Node
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Const
+from torch_aio.plan.families.blocking import Right
 from torch_aio.plan.families.copies import copy
-from torch_aio.plan.families.products import Right, multiply, swapped
+from torch_aio.plan.families.products import multiply, swapped
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref

@@ -1,49 +1,29 @@
 """The steps of a batched product of matrices, by the shape of the problem.
 
 few rows     ``Gemv`` or ``GemvColumns``: the right operand is read once, as it lies
-else         ``Gemm``: the right operand in panels, packed once (a constant) or by a step
+else         ``Gemm``: the right operand in panels, packed once (a constant) or by a step; or, where
+             it is a constant and the product large, ``Strassen``
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-from torch.fx import Node
+from functools import partial
 
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import contiguous_stride
-from torch_aio.ir.symbols import Int, ceil_div, maximum, product
+from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.gemm import Gemm, scratch_bytes
 from torch_aio.kernels.gemv import MOST_ROWS, Gemv, GemvColumns, column_vectors
 from torch_aio.kernels.pack_gemm import PackedPanels, PackPanels
 from torch_aio.kernels.panel import panel_columns
+from torch_aio.plan.families import strassen
+from torch_aio.plan.families.blocking import Job, Right, Tile, block_rows, chunk_terms
 from torch_aio.plan.families.copies import contiguous
 from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.matrix_space import MatrixSpace, matrix_space
 from torch_aio.plan.value import Argument, Value
-
-CHUNK = 256
-"""Terms summed before they are added late: a panel's chunk is 16 to 64 KB, in or near L1."""
-MOST_ROWS_A_BLOCK = 264
-"""Rows a unit: 197 x 768 x 3072 in blocks of 66, 102, 198: 471, 482, 492 GFLOP/s (Zen 5)."""
-ROWS_A_PASS = 4
-"""What a pass over a panel costs besides its rows, in rows."""
-UNITS_A_THREAD = 4
-"""Units for every thread where the number of rows is not known."""
-
-Tile = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Right:
-    """The right operand [..., k, n]; ``node`` a constant that is it, ``transposed``: as [n, k]."""
-
-    value: Value
-    node: Node | None
-    transposed: bool
 
 
 def multiply(
@@ -113,26 +93,36 @@ def _many_rows(
     k, n = y.value.shape[-2:]
     tile = best_tile(ctx.isa, n)
     width = panel_columns(ctx.isa, tile)
-    panels = ceil_div(n, width)
-    stride = contiguous_stride((*y.value.shape[:-2], panels * k * width))[:-1]
+    stride = contiguous_stride((*y.value.shape[:-2], ceil_div(n, width) * k * width))[:-1]
     space = matrix_space([x, out, *extra, _seen(y.value, stride, out)], merge_rows=shared)
     if space is None:
         return False
+    job = Job(chain, x, out, y, space, tile, _epilogue(chain, space, extra))
+    ways = {"gemm": partial(_gemm, ctx, job), "strassen": partial(strassen.lower, ctx, job)}
+    question = f"product {space.rows}x{n}x{k} {chain.name}".rstrip()
+    ways[ctx.choose(question, strassen.candidates(ctx, job))]()
+    return True
+
+
+def _gemm(ctx: Lowering, job: Job) -> None:
+    space, tile, y = job.space, job.tile, job.y
+    k, n = y.value.shape[-2:]
+    width = panel_columns(ctx.isa, tile)
+    panels = ceil_div(n, width)
     if y.node is not None:
         packed = ctx.constant(y.node, PackedPanels(width, y.transposed))
     else:
         packed = pack_panels(ctx, y.value, tile)
-    block_rows = _block_rows(space.outer * space.inner * panels, space.rows, tile)
-    units = space.outer * space.inner * ceil_div(space.rows, block_rows) * panels
+    rows = block_rows(space.outer * space.inner * panels, space.rows, tile)
     ctx.step(
-        Gemm(tile, chain), units, ("c",),
-        a=x, **space.arguments("a", 0), c=out, **space.arguments("c", 1),
-        b=packed, **space.arguments("b", len(operands), row=False),
-        m=space.rows, n=n, k=k, inner=space.inner, chunk=_chunk(k), block_rows=block_rows,
-        tiles=ctx.scratch(scratch_bytes(ctx.isa, tile, block_rows)),
-        **_epilogue(chain, space, extra),
+        Gemm(tile, job.chain),
+        space.outer * space.inner * ceil_div(space.rows, rows) * panels,
+        ("c",),
+        a=job.x, **space.arguments("a", 0), c=job.out, **space.arguments("c", 1),
+        b=packed, **space.arguments("b", len(space.strides) - 1, row=False),
+        m=space.rows, n=n, k=k, inner=space.inner, chunk=chunk_terms(k), block_rows=rows,
+        tiles=ctx.scratch(scratch_bytes(ctx.isa, tile, rows)), **job.epilogue,
     )  # fmt: skip
-    return True
 
 
 def pack_panels(ctx: Lowering, value: Value, tile: Tile) -> Value:
@@ -211,33 +201,6 @@ def _epilogue(chain: Chain, space: MatrixSpace, extra: list[Value]) -> dict[str,
             row = operand.access != "channel"
             arguments.update(space.arguments(f"e{n}", n + 1, row=row))
     return arguments
-
-
-def _block_rows(panels: Int, rows: Int, tile: Tile) -> Int:
-    """Rows a unit: blocks of whole tiles, so that the thread with most work has least.
-
-    A thread's share of the units is fixed, so only the rounding counts: of units to threads, of
-    rows to tiles. Few rows a unit mean many passes over the panels.
-    """
-    threads = torch.get_num_threads()
-    if not isinstance(rows, int) or not isinstance(panels, int):
-        blocks = maximum(ceil_div(UNITS_A_THREAD * threads, maximum(panels, 1)),
-                         maximum(ceil_div(rows, MOST_ROWS_A_BLOCK), 1))  # fmt: skip
-        return maximum(ceil_div(ceil_div(rows, blocks), tile[0]), 1) * tile[0]
-
-    def most_work(block: int) -> int:
-        units = -(-rows // block) * panels
-        return -(-units // threads) * (block + ROWS_A_PASS)
-
-    most = -(-min(rows, MOST_ROWS_A_BLOCK) // tile[0]) * tile[0]
-    return min(range(most, 0, -tile[0]), key=most_work)
-
-
-def _chunk(k: Int) -> Int:
-    """Chunks of equal length, about ``CHUNK``."""
-    if not isinstance(k, int):
-        return CHUNK
-    return max(ceil_div(k, max(ceil_div(k, CHUNK * 5 // 4), 1)), 1)
 
 
 def _is_one(size: Int) -> bool:
