@@ -14,6 +14,7 @@ from torch_aio.ir.symbols import Guards
 from torch_aio.plan.choice import Answer, best_guess
 from torch_aio.plan.epilogue import group
 from torch_aio.plan.families.reorder import clear_halo
+from torch_aio.plan.joined import places
 from torch_aio.plan.lowering import Constant, Group, Lowering, Table
 from torch_aio.plan.plan import Plan, TensorPlan
 from torch_aio.plan.rows import row_of
@@ -37,13 +38,15 @@ def lower(
     for node in outputs:
         node.meta["escapes"] = True
     groups = group(nodes, row_of)
+    halos = _halos(nodes)
     ctx = Lowering(
         isa,
         inputs,
         outputs,
         packed_value,
         options or Options(),
-        halos=_halos(nodes),
+        halos=halos,
+        places=places(nodes, halos),
         row_of=row_of,
         clear_halo=clear_halo,
         answer=answer,

@@ -20,6 +20,7 @@ from torch_aio.kernels.pack_conv import PackChannels
 from torch_aio.kernels.spec import KernelSpec
 from torch_aio.plan.channels import channel_lanes
 from torch_aio.plan.choice import Answer, Choice, Question, best_guess
+from torch_aio.plan.joined import Place
 from torch_aio.plan.trace import ChainTrace
 from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, plain, size_of
 
@@ -75,6 +76,7 @@ class Lowering:
     packed_value: Callable[[Constant], torch.Tensor]
     options: Options = field(default_factory=Options)
     halos: dict[Node, tuple[int, int]] = field(default_factory=dict)
+    places: dict[Node, Place] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     constants: list[Constant | Table] = field(default_factory=list)
@@ -87,6 +89,7 @@ class Lowering:
 
     def __post_init__(self) -> None:
         self._constant_values: dict[Constant | Table, Value] = {}
+        self._wholes: dict[Node, Value] = {}
         self._arena_count = 0
         self.label = ""
         for index, node in enumerate(self.inputs):
@@ -136,7 +139,10 @@ class Lowering:
         """Memory for a node's result, in the node's layout, zero halo and padding included."""
         spec: TensorSpec = node.meta["spec"]
         if node.meta.get("layout") == "blocked":
-            value = self._blocked(node, spec)
+            place = self.places.get(node, Place(node, 0))
+            if place.whole not in self._wholes:
+                self._wholes[place.whole] = self._blocked(place.whole)
+            value = self._wholes[place.whole].channels(place.first, spec.shape[1])
         elif node in self.outputs:
             buffer = self._buffer("output", self._extent(spec), self.outputs.index(node), node.name)
             value = Value(buffer, spec.shape, spec.dtype, spec.stride)
@@ -252,7 +258,8 @@ class Lowering:
             return Value(buffer, (1,), torch.int32, (1,))
         return Value(buffer, spec.shape, spec.dtype, spec.stride)
 
-    def _blocked(self, node: Node, spec: TensorSpec) -> Value:
+    def _blocked(self, node: Node) -> Value:
+        spec: TensorSpec = node.meta["spec"]
         block, (top, left) = self.isa.block, self.halos.get(node, (0, 0))
         n, channels, *plane = spec.shape
         height, width = plane if len(plane) == 2 else (1, plane[0])

@@ -71,6 +71,12 @@ class Value:
             self, shape=shape, stride=stride, offset=self.offset + offset * self.itemsize
         )
 
+    def channels(self, first: int, count: Int) -> Value:
+        """Channels of a blocked value, from a whole block on."""
+        shape = (self.shape[0], count, *self.shape[2:])
+        offset = first // self.block * self.byte_stride[1]
+        return replace(self, shape=shape, offset=self.offset + offset)
+
     def expand(self, shape: tuple[Int, ...]) -> Value:
         """Broadcast a plain value to ``shape`` with strides of zero."""
         missing = len(shape) - len(self.shape)

@@ -24,15 +24,20 @@ aten = torch.ops.aten
 
 
 def cat(ctx: Lowering, group: Group) -> None:
-    """``cat(tensors, dim)``: copies into slices; blocked along whole channel blocks."""
+    """``cat(tensors, dim)``: copies into slices; blocked along whole channel blocks.
+
+    Parts that were written in place already (``plan.joined``) are not copied.
+    """
     node = group.output
-    target, dim, place = ctx.output(node), _cat_dim(node), 0
-    at: Int = place
+    target, dim = ctx.output(node), _cat_dim(node)
+    at: Int = 0
     for part in items(node, 0):
         value = value_of(ctx, part)
         if len(value.shape) != len(target.shape):
             continue  # an empty tensor of one dimension, which cat ignores
-        copy(ctx, value, _slice(target, dim, at, value.shape[dim]))
+        place = _slice(target, dim, at, value.shape[dim])
+        if place != value:
+            copy(ctx, value, place)
         at = at + value.shape[dim]
 
 
@@ -46,8 +51,7 @@ def _slice(target: Value, dim: int, start: Int, size: Int) -> Value:
     """``size`` elements of a dimension from ``start`` on."""
     shape = (*target.shape[:dim], size, *target.shape[dim + 1 :])
     if target.block:
-        offset = start // target.block * target.byte_stride[1]
-        return replace(target, shape=shape, offset=target.offset + offset)
+        return target.channels(int(start), size)  # type: ignore[arg-type]
     return target.view(shape, target.stride, start * target.stride[dim])
 
 
