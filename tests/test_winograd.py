@@ -31,15 +31,17 @@ def kernels(model, *inputs, **options):
     return [line.detail for line in explanation.lines if line.verdict == "kernel"]
 
 
-def test_stride_one_three_by_three_convolutions_take_it():
-    model = nn.Conv2d(32, 48, 3, padding=1).eval()
-    assert any("winograd" in name for name in kernels(model, torch.randn(1, 32, 20, 23)))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_three_by_three_convolutions_take_it(stride):
+    model = nn.Conv2d(32, 48, 3, stride, padding=1).eval()
+    assert any("winograd" in name for name in kernels(model, torch.randn(1, 32, 60, 73)))
 
 
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv2d(32, 48, 3, stride=2),
+        nn.Conv2d(32, 48, 3, stride=3),
+        nn.Conv2d(32, 48, 3, stride=(1, 2)),
         nn.Conv2d(32, 48, (3, 1)),
         nn.Conv2d(32, 48, 3, dilation=2),
         nn.Conv2d(32, 64, 3, groups=2),

@@ -1,6 +1,6 @@
-"""Winograd convolution, 3x3 with stride 1, in the channel-blocked layout.
+"""Winograd convolution, 3x3 of stride 1 or 2, in the channel-blocked layout.
 
-    V[t] = B^T d B         of every tile of (m + 2)^2 input pixels, t = 1 .. (m + 2)^2
+    V[t] = B^T d B         of every tile of taps^2 input pixels, t = 1 .. taps^2
     M[t] = V[t] @ U[t]     one matrix product [tiles, IC] x [IC, panel] for each t
     y = epilogue(A^T M A)  m^2 output pixels a tile
 
@@ -28,7 +28,7 @@ from torch_aio.kernels.blocked import (
     operand_params,
 )
 from torch_aio.kernels.chain import Chain, itemsize
-from torch_aio.kernels.cook_toom import TAPS, filtering, multiply
+from torch_aio.kernels.cook_toom import TAPS, filtering, multiply, taps_of
 from torch_aio.kernels.microkernel import load_f32, reduction, strided_rows, zeros
 from torch_aio.kernels.spec import KernelSpec
 
@@ -64,7 +64,7 @@ class _Scratch:
 
 @dataclass(frozen=True)
 class Winograd(KernelSpec):
-    """y = epilogue(x * w), a 3x3 convolution of stride 1 by F(outputs^2, 3^2), all blocked.
+    """y = epilogue(x * w), a 3x3 convolution by F(outputs^2, 3^2) of a stride, all blocked.
 
     ``x`` points at the first tap of output pixel 0 (padding is a halo of zeros in memory); w is
     packed by ``cook_toom.PackWinograd``; ``table`` is a ``tile_table``. ``in_blocks`` input
@@ -78,6 +78,7 @@ class Winograd(KernelSpec):
     """
 
     outputs: int
+    stride: int
     tile: tuple[int, int]
     masked: bool = False
     prefetch: bool = False
@@ -94,15 +95,16 @@ class Winograd(KernelSpec):
 
     @property
     def name(self) -> str:
-        """``winograd4_f32_12x2_relu_1f3a9c``."""
+        """``winograd4_f32_5x4_relu_1f3a9c``, ``winograd2s2_f32_5x4``."""
         tail = ("_tail" if self.masked else "") + ("_prefetch" if self.prefetch else "")
         chain = f"_{self.chain.name}" if self.chain.name else ""
-        return f"winograd{self.outputs}_f32_{self.tile[0]}x{self.tile[1]}{tail}{chain}"
+        stride = f"s{self.stride}" if self.stride > 1 else ""
+        return f"winograd{self.outputs}{stride}_f32_{self.tile[0]}x{self.tile[1]}{tail}{chain}"
 
     @property
     def taps(self) -> int:
         """Input pixels a side of a tile."""
-        return self.outputs + TAPS - 1
+        return taps_of(self.outputs, self.stride)
 
     def emit(self, k: Builder) -> None:
         """A thread's first unit of a block transforms the input of all the others."""
@@ -140,7 +142,7 @@ class Winograd(KernelSpec):
         p, pixel, vector = k.p, k.isa.block * BYTES, k.isa.vector(f32)
         (first, count), taps = tiles, self.taps
         buffer = k.alloca(taps * taps * pixel)
-        matrix = filtering(self.outputs).b
+        matrix = filtering(self.outputs, self.stride).b
         with k.loop(0, p.in_blocks) as block, each_vector(k) as lane, k.loop(0, count) as tile:
             x = k.at(p.x, k.mul(batch, p.x_batch), k.mul(block.i, p.x_block), k.mul(lane, BYTES))
             here = k.add(first, tile.i)
@@ -171,7 +173,9 @@ class Winograd(KernelSpec):
         pixel, vector = k.isa.block * BYTES, k.isa.vector(f32)
         for n in range(self.taps**2):
             k.store(k.const(vector, 0), buffer, n * pixel)
-        rows, columns = (k.add(_entry(k, c, tile), TAPS - 1) for c in (ROWS, COLUMNS))
+        rows, columns = (
+            k.add(k.mul(k.sub(_entry(k, c, tile), 1), self.stride), TAPS) for c in (ROWS, COLUMNS)
+        )
         with k.loop(0, rows) as r, k.loop(0, columns) as c:
             value = k.load(vector, source, k.mul(r.i, k.p.x_row), k.mul(c.i, pixel))
             k.store(value, buffer, k.mul(r.i, self.taps * pixel), k.mul(c.i, pixel))
@@ -229,7 +233,7 @@ class Winograd(KernelSpec):
         self, k: Builder, m: Value, m_plane: Size, y: Value, tile: Size, epilogue: Epilogue
     ) -> None:
         """A^T M A of one vector of channels; pixels past the plane are left out."""
-        matrix, taps, vector = filtering(self.outputs).a, self.taps, k.isa.vector(f32)
+        matrix, taps, vector = filtering(self.outputs, self.stride).a, self.taps, k.isa.vector(f32)
         columns = [
             multiply(k, matrix, [k.load(vector, m, k.mul(m_plane, r * taps + c))
                                  for r in range(taps)])
@@ -267,7 +271,8 @@ def tile_table(
 ) -> npt.NDArray[np.int32]:
     """The table of tiles of ``batch`` output planes: [columns, tiles].
 
-    ``strides`` are (image, row, pixel) bytes of x, y and the "full" operands, one after the other.
+    ``strides`` are bytes from one output image, row and pixel to the next in x, y and the "full"
+    operands, one after the other.
 
     Raises OverflowError where an offset needs more than 31 bits.
     """

@@ -1,11 +1,11 @@
-"""Winograd convolutions: which F(m x m, 3 x 3) a layer takes, and the step."""
+"""Winograd convolutions: which F(m x m, 3 x 3) are worth trying, and the step."""
 
 from __future__ import annotations
 
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import f32
 from torch_aio.ir.symbols import Int, ceil_div, product
-from torch_aio.kernels.cook_toom import POINTS, TAPS, PackWinograd
+from torch_aio.kernels.cook_toom import POINTS, TAPS, PackWinograd, taps_of
 from torch_aio.kernels.winograd import Winograd, scratch_bytes, tile_table
 from torch_aio.plan.families.windows import (
     Job,
@@ -46,12 +46,13 @@ peak 5x4 0.97, 4x4 0.94, 7x3 0.93, 8x2 0.89, 5x3 0.88, 6x2 0.82."""
 def candidates(ctx: Lowering, job: Job, x: Value) -> list[int]:
     """m of each F(m x m, 3 x 3) worth trying (0: direct convolution), the best guess first."""
     conv = job.conv
-    is_ours = (conv.kernel, conv.stride, conv.dilation) == ((TAPS, TAPS), (1, 1), (1, 1))
-    if not (ctx.options.winograd and is_ours and conv.groups == 1 and x.block):
+    is_ours = (conv.kernel, conv.dilation, conv.groups) == ((TAPS, TAPS), (1, 1), 1)
+    is_square = conv.stride[0] == conv.stride[1] and conv.stride[0] in POINTS
+    if not (ctx.options.winograd and is_ours and is_square and x.block):
         return [0]
     if conv.inputs < FEWEST_INPUTS:
         return [0]
-    costs = {outputs: _cost(ctx.isa, job, outputs) for outputs in (0, *POINTS)}
+    costs = {o: _cost(ctx.isa, job, o) for o in (0, *POINTS[conv.stride[0]])}
     likely = [o for o in costs if costs[o] <= UNLIKELY * min(costs.values())]
     return sorted(likely, key=costs.__getitem__)
 
@@ -65,7 +66,7 @@ def _cost(isa: Isa, job: Job, outputs: int) -> float:
     tiles = n * -(-height // outputs) * -(-width // outputs)
     rows, _ = best_tile(isa, tiles, -(-outer // isa.lanes(f32)))
     whole = -(-tiles // rows) * rows
-    taps = (outputs + TAPS - 1) ** 2
+    taps = taps_of(outputs, job.conv.stride[0]) ** 2
     return taps * (inner * outer * (whole + BYTE) + TRANSFORM * tiles * (inner + outer))
 
 
@@ -83,7 +84,7 @@ def best_tile(isa: Isa, tiles: Int, vectors: int) -> tuple[int, int]:
 
 def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     """The step of F(outputs^2, 3^2)."""
-    conv, target = job.conv, job.target
+    conv, target, stride = job.conv, job.target, job.conv.stride[0]
     block, lanes = ctx.isa.block, ctx.isa.lanes(f32)
     n, _, height, width = planes(target.shape)
     images, batch = (n, 1) if job.shares_channels else (1, n)
@@ -92,13 +93,16 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     vectors = -(-conv.outputs // block) * (block // lanes)
     tile = best_tile(ctx.isa, tiles, vectors)
     in_blocks = -(-conv.inputs // block)
-    pack = PackWinograd(outputs, block, tile[1] * lanes)
-    weights = conv.inputs * conv.outputs * 4 * (outputs + TAPS - 1) ** 2
-    spec = Winograd(outputs, tile, bool(conv.outputs % block), weights >= STREAMED, job.chain)
+    pack = PackWinograd(outputs, stride, block, tile[1] * lanes)
+    weights = conv.inputs * conv.outputs * 4 * taps_of(outputs, stride) ** 2
+    spec = Winograd(
+        outputs, stride, tile, bool(conv.outputs % block), weights >= STREAMED, job.chain
+    )
     strides: list[Int] = []
     for value in (x, target, *full_values(job.chain, job.operands)):
         image, _, row, pixel = value.byte_stride
-        strides += [0 if value.shape[0] == 1 and n != 1 else image, row, pixel]
+        step = stride if value is x else 1
+        strides += [0 if value.shape[0] == 1 and n != 1 else image, step * row, step * pixel]
     ctx.step(
         spec,
         batch * blocks * -(-vectors // tile[1]),
