@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 
 import torch_aio
 from accuracy import error, reference, run
+from torch_aio.plan.families.winograd import _blocks
 
 LIMIT = 1e-5
 """What a whole network may differ from fp64 (max|y - ref| / max|ref|)."""
@@ -93,6 +94,18 @@ def test_a_gate_that_differs_by_image_behind_a_convolution(winograd):
             return self.conv(x) * gate.mean((2, 3), keepdim=True)
 
     kernels(Gated().eval(), torch.randn(2, 32, 9, 9), torch.randn(2, 32, 3, 3), winograd=winograd)
+
+
+def test_every_thread_has_a_unit():
+    """28x28 is 49 tiles and two panels of 128 channels: one block for two threads, more for 16."""
+    assert _blocks(49, 2, 5) == 1
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(16)
+        assert _blocks(49, 2, 5) == 8
+        assert _blocks(16, 2, 5) == 3  # a block has a whole register tile
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_sizes_may_change():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import f32
 from torch_aio.ir.symbols import Int, ceil_div, product
@@ -82,6 +84,14 @@ def best_tile(isa: Isa, tiles: Int, vectors: int) -> tuple[int, int]:
     return min(ROWS[isa.name], key=cost)
 
 
+def _blocks(tiles: Int, panels: Int, rows: int) -> Int:
+    """Blocks of tiles: few enough to fill them, and a unit for every thread where tiles allow."""
+    usual = ceil_div(tiles, TILES_A_BLOCK)
+    if not (isinstance(tiles, int) and isinstance(panels, int)):
+        return usual
+    return max(usual, min(-(-torch.get_num_threads() // panels), tiles // rows))
+
+
 def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     """The step of F(outputs^2, 3^2)."""
     conv, target, stride = job.conv, job.target, job.conv.stride[0]
@@ -89,9 +99,10 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     n, _, height, width = planes(target.shape)
     images, batch = (n, 1) if job.shares_channels else (1, n)
     tiles = product((images, ceil_div(height, outputs), ceil_div(width, outputs)))
-    blocks = ceil_div(tiles, TILES_A_BLOCK)
     vectors = -(-conv.outputs // block) * (block // lanes)
     tile = best_tile(ctx.isa, tiles, vectors)
+    panels = -(-vectors // tile[1])
+    blocks = _blocks(tiles, batch * panels, tile[0])
     in_blocks = -(-conv.inputs // block)
     pack = PackWinograd(outputs, stride, block, tile[1] * lanes)
     weights = conv.inputs * conv.outputs * 4 * taps_of(outputs, stride) ** 2
@@ -105,7 +116,7 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
         strides += [0 if value.shape[0] == 1 and n != 1 else image, step * row, step * pixel]
     ctx.step(
         spec,
-        batch * blocks * -(-vectors // tile[1]),
+        batch * blocks * panels,
         ("y",),
         x=origin(x, conv.padding, x.byte_stride), **strides_of("x", x),
         y=target, **strides_of("y", target),
