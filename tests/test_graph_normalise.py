@@ -203,6 +203,7 @@ SPELLINGS: dict[str, tuple[Callable[[], torch.Tensor], Build, list[str]]] = {
     "relu6": (matrix, lambda h, x: h.op(aten.relu6.default, x), ["hardtanh"]),
     "clamp_min": (matrix, lambda h, x: h.op(aten.clamp_min.default, x, 0.1), ["clamp"]),
     "mean": (batch, lambda h, x: h.op(aten.mean.default, x), ["mean"]),
+    "mean of planes": (image, lambda h, x: h.op(aten.mean.dim, x, [-1, 2]), ["mean", "view"]),
     "split": (
         matrix,
         lambda h, x: h.op(aten.relu.default, item(h, aten.split.Tensor, x, 2, 1, index=2)),

@@ -22,6 +22,14 @@ class Gated(nn.Module):
         return self.gate(torch.nn.functional.adaptive_avg_pool2d(y, 1)).sigmoid() * y
 
 
+class Averaged(Gated):
+    """The same with the planes averaged by ``mean``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return (self.gate(y.mean((2, 3), keepdim=True)).sigmoid() * y).mean((2, 3))
+
+
 class Block(nn.Module):
     """A residual block around depthwise convolution; the sum is read twice, padded and not."""
 
@@ -62,6 +70,7 @@ CASES = {
     "depthwise conv1d": (nn.Conv1d(19, 19, 7, padding=9, dilation=3, groups=19), picture(19, 30)),
     "block": (Block(), picture(24, 7, 9)),
     "gate": (Gated(), picture(5, 8, 6, batch=3)),
+    "means": (Averaged(), picture(5, 8, 6, batch=3)),
     "max pool": (nn.MaxPool2d(3, 2, 1, ceil_mode=True), picture(9, 12, 12)),
     "max pool 1d": (nn.MaxPool1d(2), picture(9, 13)),
     "avg pool": (nn.AvgPool2d((3, 2), padding=1, count_include_pad=False), picture(9, 12, 7)),

@@ -167,6 +167,18 @@ def reduce(node: Node) -> Value:
     return emit(node.graph, node, node.target, args, kwargs)
 
 
+def mean(node: Node) -> Value:
+    """As ``reduce``; mean(x, [2, 3]) -> view(mean(x, [2, 3], True), [-1, c]): a pool of planes."""
+    spelled, bound = reduce(node), bind(node)
+    if spelled is not None or bound["dim"] is None or bound["keepdim"]:
+        return spelled
+    x = bound["self"]
+    if spec(x).ndim != 4 or sorted(bound["dim"]) != [2, 3] or not isinstance(spec(x).shape[1], int):
+        return None
+    kept = emit(node.graph, node, node.target, (x, [2, 3], True), node.kwargs)
+    return emit(node.graph, node, aten.view.default, (kept, [-1, spec(x).shape[1]]))
+
+
 def variance(node: Node) -> Value:
     """var(x, d, unbiased, keep) -> var(x, d, correction=1 or 0, keepdim=keep); also std."""
     bound = bind(node)
@@ -217,8 +229,7 @@ RULES: dict[Any, Rule] = {
         softmax,
     ),
     **dict.fromkeys(_ALL, reduce_all),
-    **dict.fromkeys(
-        (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default), reduce
-    ),
+    **dict.fromkeys((aten.sum.dim_IntList, aten.amax.default, aten.amin.default), reduce),
+    aten.mean.dim: mean,
     **dict.fromkeys((aten.var.default, aten.var.dim, aten.std.default, aten.std.dim), variance),
 }

@@ -15,6 +15,7 @@ from torch_aio.kernels.chain import DTYPES, Chain, Input, Step
 from torch_aio.kernels.gather import CumsumSpec
 from torch_aio.kernels.reduce import ArgReduceSpec, ColumnReduceSpec, RowReduceSpec, columns
 from torch_aio.plan.families.copies import copy
+from torch_aio.plan.families.pool import lower_adaptive
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.row_views import as_rows
@@ -39,6 +40,19 @@ def reduction(op: str) -> Any:
         reduce(ctx, op, prologue, value, dims, kept_of(target, value, dims))
 
     return lower
+
+
+def mean(ctx: Lowering, group: Group) -> None:
+    """``mean(x, dims, keepdim)``: of blocked planes it is a pool."""
+    value, _ = operand(ctx, group.output)
+    (lower_adaptive if value.block else reduction("mean"))(ctx, group)
+
+
+def is_pool(node: Node) -> bool:
+    """Whether a mean leaves one pixel of each plane of a blocked tensor."""
+    source: Any = node.args[0]
+    is_blocked = source.meta.get("layout") == "blocked" and _spec(node).ndim == 4
+    return is_blocked and node.args[1:] == ([2, 3], True) and not node.kwargs
 
 
 def reduce(
@@ -228,7 +242,7 @@ def accept_cumsum(node: Node) -> str | None:
 
 
 SUMS = {aten.sum.default: "sum", aten.sum.dim_IntList: "sum", aten.mean.default: "mean",
-        aten.mean.dim: "mean", aten.prod.default: "prod", aten.prod.dim_int: "prod"}  # fmt: skip
+        aten.prod.default: "prod", aten.prod.dim_int: "prod"}  # fmt: skip
 TRUTHS = {
     getattr(getattr(aten, name), overload): name
     for name in TRUTH for overload in ("default", "dim", "dims")
@@ -238,6 +252,7 @@ EXTREMES = {aten.amax.default: "max", aten.amin.default: "min",
 
 ROWS: tuple[Row, ...] = (
     *(Row(op, "reduce", accept, reduction(name)) for op, name in (SUMS | TRUTHS).items()),
+    Row(aten.mean.dim, "reduce", accept, mean, layout="blocked", wants_blocked=is_pool),
     *(Row(op, "reduce", accept_extreme, reduction(name)) for op, name in EXTREMES.items()),
     Row(aten.argmax.default, "reduce", accept_place, arg_extreme("max")),
     Row(aten.argmin.default, "reduce", accept_place, arg_extreme("min")),
