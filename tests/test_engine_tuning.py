@@ -28,6 +28,7 @@ NEVER = 0.0
 def _tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIO_TUNE", "fast")
     monkeypatch.setenv("AIO_STRICT", "1")
+    monkeypatch.setattr(tuning, "_preemptions", lambda: 0)  # however busy the machine is
     monkeypatch.setenv("AIO_CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -116,7 +117,7 @@ sys.path.insert(0, "tests")
 import torch
 torch.set_num_threads(2)
 from torch_aio.engine import tuning
-tuning.MARGIN = MARGIN_
+tuning.MARGIN, tuning._preemptions = MARGIN_, lambda: 0
 from test_engine_tuning import Net, chosen, compiled
 run, graph = compiled(Net().eval(), torch.randn(1, 24, 12, 12))
 print(len(graph._trials), chosen(graph))
@@ -288,6 +289,18 @@ def test_a_rival_that_fails_costs_nothing_but_a_warning(monkeypatch, notices):
     assert "is not tuned: no such tile" in notices.text
     assert torch.equal(run(x), first)
     assert places(graph) == {0}
+
+
+def test_a_busy_machine_finds_out_nothing(monkeypatch, margin):
+    """Nothing is kept of runs that were disturbed: the next process may try again."""
+    margin(ALWAYS)
+    taken = iter(range(0, 10**9, 10**6))
+    monkeypatch.setattr(tuning, "_preemptions", lambda: next(taken))
+    model, x = Net().eval(), torch.randn(1, 24, 12, 12)
+    run, graph = compiled(model, x)
+    run(x)
+    assert places(graph) == {0}
+    assert compiled(model, x)[1]._trials
 
 
 def test_a_foreign_winner_is_none(tmp_path):

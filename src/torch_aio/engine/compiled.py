@@ -21,7 +21,7 @@ from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants
 from torch_aio.engine.packs import STORE
-from torch_aio.engine.released import MESSAGE, named
+from torch_aio.engine.released import MESSAGE, named, trim
 from torch_aio.engine.symbols import SymbolReader
 from torch_aio.engine.tuning import Call, Trial, winners
 from torch_aio.engine.variant import Variant
@@ -233,6 +233,7 @@ class CompiledGraph:
             self._by_size = {}
             for replaced in [v for v in state.packs if v not in self.variants]:
                 del state.packs[replaced]
+        trim()
         if trial.failure is not None:
             log.warning("%s is not tuned: %s", self.captured.name, trial.failure)
             if self.options.strict:

@@ -8,6 +8,7 @@ ask the same question and are timed together. The call itself runs the old plan.
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
@@ -31,6 +32,9 @@ MARGIN = 0.97
 """A way has to take less than this share of the best guess's time to replace it."""
 TURNS = (3, 8)
 """Fewest and most turns of a comparison; the first warms up."""
+SLICE = 20_000_000
+"""Nanoseconds in which the system may take a core away once: a run it disturbs more tells nothing
+(beside other busy processes steps of 0.1 ms took 8 to 24 ms, at every turn)."""
 BUDGET = {"fast": 600_000_000, "full": 6_000_000_000}
 """Nanoseconds of runs in all; beyond them only the fewest turns are taken."""
 
@@ -90,6 +94,8 @@ class Trial:
             self._open.clear()  # nothing is left to pack for a rival
 
         def before(item: NetworkItem, tensors: Sequence[torch.Tensor]) -> None:
+            if self.failure is not None:
+                return
             try:
                 self._time(item, tensors, env, weights)
             except Exception as error:
@@ -123,7 +129,6 @@ class Trial:
         ratios = {
             way: rival / max(guess, 1)
             for way in self._winners.ways(question)[1:]
-            if (question, way) in self._times
             for guess, rival in [self._times[question, way]]
         }
         way = min(ratios, key=ratios.__getitem__, default="")
@@ -148,7 +153,10 @@ class Trial:
             pool = ConstantPool(weights)
             rival = self.variant.rival(item, pool, self._winners.but(answers))
             pair = [_Contender(each, pool, self.variant.host) for each in (item, rival)]
-            _take_turns(pair, tensors, env, self._budget // (rounds - 1))
+            if not _take_turns(pair, tensors, env, self._budget // (rounds - 1)):
+                log.debug("nothing is tuned: other processes keep the machine busy")
+                self._open.clear()
+                return
             for question, way in answers.items():
                 spent = np.array([contender.time(steps[question]) for contender in pair])
                 self._times[question, way] = self._times.get((question, way), 0) + spent
@@ -161,11 +169,18 @@ class _Contender:
         self._plan = item.plan
         self._network = networks.load(item.plan, host, self._take)
         self._packed, _ = item.pack(pool)
+        self.counted = 0
         self.least: Any = np.inf
+        self._spent: Any = np.inf
 
     def run(self, tensors: Sequence[torch.Tensor], env: Mapping[str, int]) -> None:
         """Run on copies: a network may write into its inputs."""
-        self._network([_copied(tensor) for tensor in tensors], env, self._packed)
+        copies = [_copied(tensor) for tensor in tensors]
+        taken = _preemptions()
+        self._network(copies, env, self._packed)
+        if _preemptions() - taken <= 1 + self._spent.sum() // SLICE:
+            self.counted += 1
+            self.least = np.minimum(self.least, self._spent)
 
     def time(self, labels: set[str]) -> float:
         """Nanoseconds of the steps with these labels."""
@@ -173,7 +188,12 @@ class _Contender:
         return float(sum(spent for step, spent in pairs if step.label in labels))
 
     def _take(self, spent: Sequence[int]) -> None:
-        self.least = np.minimum(self.least, spent)
+        self._spent = np.array(spent)
+
+
+def _preemptions() -> int:
+    """How often the system took a core from a thread of this process that was not done."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _take_turns(
@@ -181,14 +201,16 @@ def _take_turns(
     tensors: Sequence[torch.Tensor],
     env: Mapping[str, int],
     budget: int,
-) -> None:
+) -> bool:
+    """Run the pair in turns; whether enough runs of both were undisturbed."""
     fewest, most = TURNS
     start = perf_counter_ns()
     for turn in range(most):
         if turn >= fewest and perf_counter_ns() - start > budget:
-            return
+            break
         for contender in pair:
             contender.run(tensors, env)
+    return all(contender.counted >= fewest - 1 for contender in pair)
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
