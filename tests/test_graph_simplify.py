@@ -65,6 +65,26 @@ def unsqueezed(h: Hand, x: Any) -> Any:
     return h.op(aten.relu.default, y)
 
 
+def flat_linear(h: Hand, x: Any) -> Any:
+    """A layer over rows, as GPT-2 writes it, and what follows over batches of them."""
+    w, b = h.constant(torch.randn(3, 6)), h.constant(torch.randn(3))
+    y = h.op(aten.linear.default, h.op(aten.view.default, x, [20, 6]), w, b)
+    return h.op(aten.relu.default, h.op(aten.view.default, y, [4, 5, 3]))
+
+
+def linear_in_heads(h: Hand, x: Any) -> Any:
+    """A view that splits what the layer computes stays behind it."""
+    y = h.op(aten.linear.default, x, h.constant(torch.randn(8, 6)))
+    return h.op(aten.relu.default, h.op(aten.view.default, y, [4, 5, 2, 4]))
+
+
+def linear_read_twice(h: Hand, x: Any) -> Any:
+    """Another reader wants the layer's own shape: it is computed once."""
+    y = h.op(aten.linear.default, x, h.constant(torch.randn(6, 6)))
+    rows = h.op(aten.view.default, y, [20, 6])
+    return h.op(aten.cat.default, [rows, h.op(aten.select.int, y, 0, 1)], 0)
+
+
 def dead(h: Hand, x: Any) -> Any:
     h.op(aten.exp.default, h.op(aten.relu.default, x))
     return h.op(aten.neg.default, x)
@@ -81,6 +101,9 @@ CASES: list[tuple[Callable[[Hand, Any], Any], list[str]]] = [
     (twice, ["exp", "add"]),
     (one_and_true, ["mul", "mul", "add"]),
     (unsqueezed, ["relu"]),
+    (flat_linear, ["linear", "relu"]),
+    (linear_in_heads, ["linear", "view", "relu"]),
+    (linear_read_twice, ["linear", "view", "select", "cat"]),
     (dead, ["neg"]),
 ]
 

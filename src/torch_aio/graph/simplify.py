@@ -78,7 +78,8 @@ def reshaped(node: Node) -> Value:
     """view(view(x, a), b) -> view(x, b); reshape(clone(x), b) -> reshape(x, b)."""
     source, shape = operands(node)[:2]
     changed = views.reshape(node)
-    changed = split_first(node) if changed is None else changed
+    for rule in (split_first, through_linear):
+        changed = rule(node) if changed is None else changed
     if changed is not None:
         return changed
     if not calls(source, aten.view.default, aten.reshape.default, aten.clone.default):
@@ -115,6 +116,24 @@ def split_first(node: Node) -> Value:
     order = [place.index(out) for out in range(len(place))]
     new = emit(node.graph, node, aten.permute.default, (new, order))
     return new if is_same(spec(new), spec(node)) else None
+
+
+def through_linear(node: Node) -> Value:
+    """view(linear(x, w), [.., n]) -> linear(view(x, [.., k]), w).
+
+    Then what follows has the shape of the product, and is computed in its registers.
+    """
+    source, shape = operands(node)[:2]
+    if not calls(source, aten.linear.default) or only_user(source) is None:
+        return None
+    x, *held = operands(source)
+    width, sizes = spec(x).shape[-1], spec(node).shape
+    if not sizes or not isinstance(width, int) or not same_int(sizes[-1], spec(source).shape[-1]):
+        return None
+    if layout.view_stride(spec(x), (*sizes[:-1], width)) is None:
+        return None
+    seen = emit(node.graph, node, aten.view.default, (x, [*shape[:-1], width]))
+    return emit(node.graph, node, aten.linear.default, (seen, *held), like=source)
 
 
 def _split(old: tuple[Int, ...], new: tuple[Int, ...]) -> list[list[int]] | None:
