@@ -34,6 +34,21 @@ class Text(nn.Module):
         return out.last_hidden_state, out.pooler_output
 
 
+class Causal(nn.Module):
+    """GPT-2 without a cache, as a function of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = transformers.GPT2Config(
+            n_embd=96, n_head=4, n_layer=2, vocab_size=100, n_positions=64, use_cache=False
+        )
+        self.gpt = transformers.GPT2LMHeadModel(config)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.gpt(ids).logits
+        return logits
+
+
 def picture(model: nn.Module, size: int) -> Case:
     """A vision model whose batch norms and last layer are not trivial."""
     for module in model.modules():
@@ -69,6 +84,7 @@ MODELS: dict[str, Callable[[], Case]] = {
     "bert_sdpa_mask": lambda: text("sdpa", masked=True),
     "bert_eager": lambda: text("eager", masked=False),
     "bert_eager_mask": lambda: text("eager", masked=True),
+    "gpt2": lambda: (Causal().eval(), (torch.randint(0, 100, (2, 33)),)),
 }
 
 
