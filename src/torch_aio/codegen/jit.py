@@ -9,30 +9,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from torch_aio.codegen.isa import Isa
+from torch_aio.codegen.sources import source_digest
 from torch_aio.compiling import stage
 
 CODEGEN_LEVEL = 2
 
 Store = Callable[[str, bytes], None]
 Fetch = Callable[[str], "bytes | None"]
-
-
-@lru_cache(maxsize=2)
-def source_digest(folders: tuple[str, ...] = ("codegen", "kernels", "runtime")) -> bytes:
-    """A digest of every generator: a changed generator never meets an old object."""
-    digest = hashlib.blake2b(digest_size=16)
-    package = Path(__file__).parent.parent
-    for folder in folders:
-        for path in sorted((package / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.digest()
 
 
 class Jit:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from torch_aio import cache, config, cpu, log
-from torch_aio.codegen.jit import source_digest
+from torch_aio.codegen.sources import source_digest
 from torch_aio.engine import networks
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants, NetworkItem
