@@ -71,6 +71,7 @@ def _strict() -> Iterable[None]:
         yield
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")  # eager's, of one element
 @given(programs(TABLE), st.sampled_from(DRAWN))
 def test_random_program(program: Program, door: str) -> None:
     """Two calls give eager's answer within the bound of accuracy.py; inputs stay as they were."""
