@@ -168,3 +168,20 @@ def test_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (failure,) = found.failures
     assert "no kernel today" in failure
     assert failure in str(found)
+
+
+def test_steps_with_fewer_units_than_threads_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """One row of a small linear is one unit: on two threads one of them waits."""
+    model, x = nn.Linear(8, 4), torch.randn(1, 8)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = torch_aio.explain(model, x)
+    finally:
+        torch.set_num_threads(threads)
+    (step,) = found.narrow
+    assert (step.units, found.steps) == (1, 1)
+    assert step.kernel.startswith("gemv")
+    printed = capsys.readouterr().out
+    assert "1 of 1 steps have fewer work units than the" in printed
+    assert f"{step.node} (1: {step.kernel})" in printed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -49,6 +49,14 @@ class Line:
         return f"{self.detail} ({self.way})" if self.way else self.detail
 
 
+class Narrow(NamedTuple):
+    """A step with fewer work units than there are threads: some of them wait for it."""
+
+    kernel: str
+    node: str
+    units: int
+
+
 INEXACT = {"winograd": "Winograd convolutions", "strassen": "Strassen products"}
 """Kernels with fewer multiplications and larger errors, by the beginning of their names."""
 
@@ -60,13 +68,17 @@ class Explanation:
     ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part
     at run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and
     why. ``winograd`` is the error of the answer to the one by direct convolutions and products,
-    max|y - direct| / max|direct|, where there are others (``INEXACT``).
+    max|y - direct| / max|direct|, where there are others (``INEXACT``). ``narrow`` are the steps
+    that leave some of PyTorch's present number of threads without work, ``steps`` how many steps
+    there are: ``torch.set_num_threads(128)`` before compiling shows the split on a larger machine.
     """
 
     lines: tuple[Line, ...]
     networks: int
     failures: tuple[str, ...]
     winograd: float | None = None
+    narrow: tuple[Narrow, ...] = ()
+    steps: int = 0
 
     @property
     def nodes(self) -> float:
@@ -102,6 +114,11 @@ class Explanation:
             counts = [f"{self._count(kind)} {words}" for kind, words in INEXACT.items()]
             found = " and ".join(count for count in counts if not count.startswith("0 "))
             totals += f"\n{found}: error {self.winograd:.1e} to direct ones"
+        if self.narrow:
+            found = ", ".join(f"{s.node} ({s.units}: {s.kernel})" for s in self.narrow)
+            threads = torch.get_num_threads()
+            totals += f"\n{len(self.narrow)} of {self.steps} steps have fewer work units than the "
+            totals += f"{threads} threads: {found}"
         return "\n".join([*table, totals, *self.failures])
 
     def _count(self, kind: str) -> int:
@@ -129,7 +146,9 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
             for graph in graphs:
                 stack.enter_context(graph.otherwise(winograd=False))
             winograd = _distance(answer, run(*copies[0], **copies[1]))
-    result = Explanation(tuple(lines), networks, failures, winograd)
+    units = [step for graph in graphs for v in graph.variants[-1:] for step in _units(v)]
+    narrow = tuple(step for step in units if 0 < step.units < torch.get_num_threads())
+    result = Explanation(tuple(lines), networks, failures, winograd, narrow, len(units))
     print(result)
     return result
 
@@ -146,6 +165,16 @@ def _distance(answer: Any, direct: Any) -> float:
         if isinstance(ref, torch.Tensor) and ref.is_floating_point() and ref.numel():
             worst = max(worst, ((y - ref).abs().max() / ref.abs().max()).item())
     return worst
+
+
+def _units(variant: Variant) -> list[Narrow]:
+    """Every step with its work units, for the sizes that the variant was made with."""
+    env = variant.guards.hints
+    return [
+        Narrow(step.spec.name, step.label, evaluate(step.units, env))
+        for item in variant.networks.values()
+        for step in item.plan.steps
+    ]
 
 
 def _is_compiled(model: object) -> bool:
