@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.gemm``: linear layers with bias and GELU (packed weights, epilogue and call
 included) and products of two activations (the right one packed at run time), interleaved with the
-peak and with eager; shapes are M x N x K.
+peak and with eager; shapes are M x N x K. Then few rows by weights that no cache holds, as a share
+of the memory's bandwidth: what decoding is bound by.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 import torch_aio
-from benchmarks.peak import flops
+from benchmarks.peak import Stream, bandwidth, flops
 from torch_aio.codegen.types import f32
 from torch_aio.runtime.machine import machine
 
 LINEAR = ((128, 768, 768), (128, 3072, 768), (128, 2304, 768), (128, 768, 3072), (1024,) * 3)
 PEAK_ROUNDS = 20_000  # some milliseconds of multiply-adds
 PRODUCT = ((1024,) * 3,)
+FEW = (1, 2, 4, 8, 16)
+SIDE, LAYERS = 4096, 4  # 268 MB of weights a call
 
 
 class Product(nn.Module):
@@ -72,8 +75,29 @@ def row(shape: tuple[int, ...], threads: int, rounds: int, *, is_linear: bool) -
     )
 
 
+def few_rows(m: int, threads: int, rounds: int) -> str:
+    """One line of the second table: GB/s of weights of ours and eager, our share of a read's."""
+    host = machine()
+    assert host is not None, "this machine has no instruction set of ours"
+    module = nn.Sequential(*(nn.Linear(SIDE, SIDE, bias=False) for _ in range(LAYERS))).eval()
+    x = torch.randn(m, SIDE)
+    ours = torch_aio.compile(module, (x,))
+    size = LAYERS * SIDE * SIDE * 4
+    peak = eager = fast = 0.0
+    for _ in range(rounds):
+        peak = max(peak, bandwidth(host, Stream(copies=False), threads, 0.1, size >> 20))
+        fast = max(fast, size / seconds(lambda: ours(x), 0.2))
+        eager = max(eager, size / seconds(lambda: module(x), 0.2))
+    shape = f"{m}x{SIDE}x{SIDE}"
+    share = fast / peak
+    return (
+        f"{'linear':12} {shape:16} {threads:3} {fast / 1e9:9.1f} {eager / 1e9:9.1f} "
+        f"{peak / 1e9:9.1f} {share:7.0%}"
+    )
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -87,6 +111,9 @@ def main() -> None:
         for shape in PRODUCT:
             print(row(shape, options.threads, options.rounds, is_linear=False))
         print(row((128,) * 3, 1, options.rounds, is_linear=False))
+        print("kind         M x N x K        threads     GB/s     eager      read   share")
+        for m in FEW:
+            print(few_rows(m, options.threads, options.rounds))
 
 
 if __name__ == "__main__":
