@@ -45,6 +45,9 @@ class Depthwise(KernelSpec):
     ``row_step`` is the bytes of x between output rows, ``tap_step`` between tap rows; ``rows`` the
     output rows a unit. Units: batch * channel blocks * ceil(height / rows). ``masked``: the last
     channel block has padding lanes. ``stride`` and ``dilation`` are those along a row.
+
+    Rows before blocks, so that a thread reads what it wrote before, gains nothing: MobileNetV2
+    1.51 and 1.52 ms, EfficientNet-B0 2.89 and 3.15 (Zen 5, two threads).
     """
 
     kernel: tuple[int, int] = (3, 3)
