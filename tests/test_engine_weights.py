@@ -162,6 +162,18 @@ def test_refresh_after_a_change_that_cannot_be_seen(door, model):
         torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_weights_stay_where_this_pytorch_cannot_release_them(model, notices, monkeypatch):
+    """As PyTorch before 2.14: one notice, and weights are live as ever."""
+    monkeypatch.setattr("torch_aio.engine.released.take_storage", None)
+    x = torch.randn(5, 24)
+    with torch.no_grad():
+        compiled = torch_aio.compile(model, (x,), options={"release_weights": True})
+        torch.testing.assert_close(compiled(x), model(x))
+        model.scale.mul_(2)
+        torch.testing.assert_close(compiled(x), model(x))
+    assert sum("cannot release weights" in text for text in notices.messages) == 1
+
+
 def test_compiling_again_reads_the_weights_again(model):
     """Also those of a change that cannot be seen, while the first pack is in use."""
     x = torch.randn(5, 24)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from torch_aio import log
 from torch_aio.errors import ReleasedError
 
 MESSAGE = (
@@ -22,14 +23,23 @@ MESSAGE = (
 )
 
 has_storage = torch._C._has_storage
+take_storage = getattr(torch._C, "_set_storage_access_error_msg", None)  # since 2.14
 
 
-def release(tensors: Iterable[torch.Tensor]) -> None:
-    """Give the memory of the tensors back to the system, where nothing else holds it."""
+def release(tensors: Iterable[torch.Tensor]) -> bool:
+    """Give the memory of the tensors back to the system, where nothing else holds it.
+
+    False, after a notice, where this PyTorch has no way to.
+    """
+    if take_storage is None:
+        text = f"PyTorch {torch.__version__} cannot release weights: they stay (release_weights)"
+        log.notice_once("release", text)
+        return False
     for tensor in tensors:
         if has_storage(tensor):
-            torch._C._set_storage_access_error_msg(tensor, MESSAGE)
+            take_storage(tensor, MESSAGE)
     trim()
+    return True
 
 
 @contextmanager

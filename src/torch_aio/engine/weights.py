@@ -52,8 +52,7 @@ class WeightState:
 
     def release(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give the tensors' memory back: they are packed."""
-        self.released = True
-        release(tensors)
+        self.released = release(tensors)
 
     def same(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors of this state."""
