@@ -203,6 +203,8 @@ CONVOLUTIONS: tuple[Case, ...] = (
          ((16, 3, 7, 7), (16,))),
     Case("conv2d relu", lambda x, w, b: F.conv2d(x, w, b, padding=1).relu(), planes,
          ((20, 20, 3, 3), (20,))),
+    Case("conv1d to one number", lambda x, w: x.sign() + F.conv1d(x, w),
+         lambda n: (floats(n, 3, 1),), ((1, 3, 1),)),
     Case("conv2d residual", lambda x, w: (F.conv2d(x, w, padding=1) + x).relu(), planes,
          ((20, 20, 3, 3),)),
     Case("conv1d", lambda x, w, b: F.conv1d(x, w, b, 2, 1), lines, ((9, 20, 3), (9,))),

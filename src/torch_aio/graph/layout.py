@@ -41,11 +41,9 @@ class _Network:
             node.meta["layout"] = wanted = _choose(node, row)
             planar = row.planar is not None and row.planar(node)
             for position, source in enumerate(node.all_input_nodes):
-                if wanted == "blocked" and not (position == 0 and planar):
-                    if _fits_blocked(node, source, row):
-                        self.want(node, source, "blocked")
-                else:
-                    self.want(node, source, "plain")
+                blocked = wanted == "blocked" and not (position == 0 and planar)
+                blocked = blocked and _fits_blocked(node, source, row)
+                self.want(node, source, "blocked" if blocked else "plain")
         for node in nodes:
             if node.meta["layout"] == "blocked":
                 for user in list(node.users):
