@@ -119,8 +119,8 @@ def test_what_needs_originals_says_so(model, x, use):
 
 
 @torch.no_grad()
-def test_another_layout_needs_originals(model, x, monkeypatch):
-    """What the engine itself cannot do without them is a ReleasedError: a call for eager."""
+def test_the_engine_switched_off_needs_originals(model, x, monkeypatch):
+    """Eager's own read of a released weight raises PyTorch's error with our sentence."""
     run = by_export(model, x)
     run(x)
     monkeypatch.setattr("torch_aio.switch.on", False)
