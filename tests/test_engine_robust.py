@@ -173,6 +173,15 @@ def test_no_elements(door, shape):
 
 
 @DOORS
+def test_images_without_channels(door, monkeypatch):
+    """Eager answers them without channels, too."""
+    monkeypatch.setenv("AIO_STRICT", "1")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    model[0].weight = nn.Parameter(torch.randn(4, 0, 3, 3))
+    check(door, model, torch.randn(2, 0, 8, 9))
+
+
+@DOORS
 def test_nothing_to_sum_over(door):
     check(door, lambda x: (x.sum(1) + 1, x + 1, torch.softmax(x, 0)), torch.randn(4, 0))
 

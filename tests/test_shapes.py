@@ -203,6 +203,7 @@ def conv_cases():
     for x in samples(2, 3, 4, 5, 6):
         yield aten.conv3d.default, (x, torch.randn(4, 3, 2, 2, 2))
     yield aten.conv2d.default, (torch.randn(3, 8, 7), weights[0])
+    yield aten.conv2d.default, (torch.randn(2, 0, 8, 7), torch.randn(4, 0, 3, 3))
 
 
 def pool_cases():

@@ -42,17 +42,8 @@ def convolution(
     """Any rank, transposed or not; without a batch where the input has none."""
     rank = weight.ndim - 2
     if x.ndim == rank + 1:
-        batched = convolution(
-            unsqueeze(x, 0),
-            weight,
-            bias,
-            stride,
-            padding,
-            dilation,
-            transposed,
-            output_padding,
-            groups,
-        )
+        options = (stride, padding, dilation, transposed, output_padding, groups)
+        batched = convolution(unsqueeze(x, 0), weight, bias, *options)
         return squeeze_dim(batched, 0)
     steps, spans = spread(stride, rank), spread(dilation, rank)
     pads = _pads(padding, weight, spans, rank)
@@ -66,6 +57,7 @@ def convolution(
             size = (x.shape[d + 2] + pads[d] - reach - 1) // steps[d] + 1
         sizes.append(size)
     channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    channels = channels if weight.numel else 0  # eager's answer to an image without channels
     return _formatted((x.shape[0], channels, *sizes), x, weight)
 
 

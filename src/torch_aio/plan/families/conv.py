@@ -141,7 +141,7 @@ def _padded(ctx: Lowering, job: Job, x: Value, inner: int, outer: int) -> None:
 
 
 def accept(node: Node) -> str | None:
-    """f32, constant weight and bias, a batch."""
+    """f32, constant weight and bias, a batch, channels."""
     refusal = has_batch(node)
     if refusal:
         return refusal
@@ -149,7 +149,8 @@ def accept(node: Node) -> str | None:
         tensor = argument(node, position, name, None)
         if isinstance(tensor, Node) and not tensor.meta.get("constant"):
             return f"its {name} is not a constant"
-    return None
+    weight: TensorSpec = argument(node, 1, "weight", None).meta["spec"]
+    return "the image has no channels" if 0 in weight.shape else None
 
 
 def accept_convolution(node: Node) -> str | None:
