@@ -273,6 +273,24 @@ def test_strides_of_outputs_are_eagers(door):
         torch.testing.assert_close(got, expected)
 
 
+@DOORS
+def test_strides_of_constant_outputs_are_eagers(door):
+    """A folded weight, large enough for huge pages, transposed."""
+
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(300, 200))
+
+        def forward(self, x):
+            return x + 1, self.weight.t() * 2
+
+    model, x = Folded().eval(), torch.randn(4)
+    expected, got = model(x)[1], door(model, x)(x)[1]
+    assert torch.equal(got, expected)
+    assert got.stride() == expected.stride()
+
+
 def test_inputs_are_updated_once():
     x = torch.zeros(4)
 

@@ -32,6 +32,12 @@ def test_a_small_tensor_stays_where_it_is():
     assert pages.settled(small) is small
 
 
+def test_a_tensor_that_is_not_row_major_stays_where_it_is():
+    """Copied densely it would lose the strides that its readers rely on."""
+    turned = torch.randn(300, 200).t()
+    assert pages.settled(turned) is turned
+
+
 def test_tensors_share_a_region_that_begins_at_a_huge_page():
     first, second = (pages.settled(torch.randn(1 << 16)) for _ in range(2))
     assert first.data_ptr() % pages.HUGE == 0

@@ -81,10 +81,7 @@ class PackStore:
             known = self._packs.get(key)
         if known is not None and known.is_of(sources):
             return known
-        tensor = compute()
-        if not any(_shares_memory(tensor, source) for source in sources):
-            tensor = settled(tensor)
-        made = Pack(tensor, what, sources)
+        made = Pack(_apart(compute(), sources), what, sources)
         with self._lock:
             self.made += 1
             self._packs[key] = made
@@ -128,8 +125,12 @@ def _key(recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
     return recipe, tuple(map(_identity, sources))
 
 
-def _shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+def _apart(value: Any, sources: Sequence[torch.Tensor]) -> Any:
+    """The value on huge pages, unless it is no strided tensor or lies in a weight's memory."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return value
+    known = {source.untyped_storage().data_ptr() for source in sources}
+    return value if value.untyped_storage().data_ptr() in known else settled(value)
 
 
 def _identity(tensor: torch.Tensor) -> Any:

@@ -61,9 +61,12 @@ _open: list[Region] = []
 
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:
-    """A dense tensor's contents on huge pages (a small one stays what it is)."""
+    """A strided tensor's contents on huge pages.
+
+    A small one stays where it is, and one that is not row-major: its readers rely on its strides.
+    """
     size = tensor.numel() * tensor.element_size()
-    if size < SMALLEST:
+    if size < SMALLEST or not tensor.is_contiguous() or tensor.is_quantized:
         return tensor
     target = torch.frombuffer(_piece(size), dtype=tensor.dtype).view(tensor.shape)
     target.copy_(tensor)
