@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 
 import torch_aio
 from accuracy import error, reference, run
+from torch_aio.engine.compiled import observed
 from torch_aio.plan.families.winograd import _blocks
 
 LIMIT = 1e-5
@@ -128,6 +129,20 @@ def test_explain_says_the_error_to_direct_convolution():
     with torch.no_grad():
         again = torch_aio.explain(compiled, x)
     assert again.winograd == explanation.winograd
+
+
+def test_explain_leaves_released_weights_and_packs_alone():
+    """Without originals there is nothing to compare with; a comparison's packs go with it."""
+    model, x = nn.Conv2d(32, 48, 3, padding=1).eval(), torch.randn(1, 32, 20, 23)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aio")
+    with observed() as graphs:
+        torch_aio.explain(compiled, x)
+    (graph,) = graphs
+    assert [set(state.packs) for state in graph._states.values()] == [set(graph.variants)]
+    torch.compiler.reset()
+    released = torch.compile(model, backend="aio", options={"release_weights": True})
+    assert torch_aio.explain(released, x).winograd is None
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"])

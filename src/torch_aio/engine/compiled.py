@@ -149,6 +149,13 @@ class CompiledGraph:
                 yield
             finally:
                 self.options, self.variants, self._by_size, self._trials = kept
+                self._forget_packs()
+
+    def _forget_packs(self) -> None:
+        """Let go of what was packed for variants that are no more."""
+        for state in self._states.values():
+            for variant in [v for v in state.packs if v not in self.variants]:
+                del state.packs[variant]
 
     def _report(self) -> None:
         for graphs in _observers:
@@ -231,8 +238,7 @@ class CompiledGraph:
         with self._lock:
             self.variants = [new if variant is old else variant for variant in self.variants]
             self._by_size = {}
-            for replaced in [v for v in state.packs if v not in self.variants]:
-                del state.packs[replaced]
+            self._forget_packs()
         trim()
         if trial.failure is not None:
             log.warning("%s is not tuned: %s", self.captured.name, trial.failure)

@@ -68,7 +68,8 @@ class Explanation:
     ``nodes`` and ``flops`` are the shares (0 to 1) on our kernels, over operations that take part
     at run time; ``networks`` counts native calls, ``failures`` are the graphs that fell back, and
     why. ``winograd`` is the error of the answer to the one by direct convolutions and products,
-    max|y - direct| / max|direct|, where there are others (``INEXACT``). ``narrow`` are the steps
+    max|y - direct| / max|direct|, where there are others (``INEXACT``) and the weights are still
+    there to be packed for a comparison. ``narrow`` are the steps
     that leave some of PyTorch's present number of threads without work, ``steps`` how many steps
     there are: ``torch.set_num_threads(128)`` before compiling shows the split on a larger machine.
     """
@@ -141,7 +142,8 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
     networks = sum(len(v.networks) for graph in graphs for v in graph.variants[-1:])
     failures = tuple(f"{g.captured.name} fell back: {g.failure}" for g in graphs if g.failure)
     winograd = None
-    if any(line.detail.startswith(tuple(INEXACT)) for line in lines):
+    is_inexact = any(line.detail.startswith(tuple(INEXACT)) for line in lines)
+    if is_inexact and not any(graph.options.release_weights for graph in graphs):
         with ExitStack() as stack, torch.no_grad():
             for graph in graphs:
                 stack.enter_context(graph.otherwise(winograd=False))
