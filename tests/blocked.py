@@ -5,11 +5,22 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from torch_aio.kernels.chain import Chain, Input, Step
+from torch_aio.kernels.pack_conv import PackChannels
+
 BYTES = 4
+SIGMOID_ADD = Chain(
+    (Input("f32", "full"), Input("f32", "channel"), Input("f32", "full"), Input("f32", "full")),
+    (Step("add", (0, 1), "f32"), Step("sigmoid", (4,), "f32"), Step("add", (5, 2), "f32"),
+     Step("mul", (6, 3), "f32")),
+)  # fmt: skip
+"""An epilogue of a bias and two operands like the result, with f(0) != 0."""
 
 
 @dataclass
@@ -63,6 +74,21 @@ def blocked(x: torch.Tensor, c: int, top: int = 0, left: int = 0, behind: int = 
     inner = padded.reshape(n, -1, c, height, width).permute(0, 1, 3, 4, 2)
     out.storage[:, :, top : top + height, left : left + width] = inner
     return out
+
+
+def operands(c: int, *, rows: bool, bias: torch.Tensor, full: Sequence[Blocked]) -> dict[str, Any]:
+    """The arguments of an epilogue's operands: e1 is ``bias``, e2 .. are ``full``.
+
+    ``rows``: the kernel takes row strides.
+    """
+    arguments: dict[str, Any] = {
+        "e1": PackChannels(c)(bias), "e1_batch": 0, "e1_block": c * BYTES
+    }  # fmt: skip
+    for n, operand in enumerate(full, 2):
+        arguments |= {f"e{n}": operand.pointer, **operand.strides(f"e{n}")}
+        if not rows:
+            del arguments[f"e{n}_row"]
+    return arguments
 
 
 _POOLS: list[mmap.mmap] = []  # kept for the life of the process: tensors point into them

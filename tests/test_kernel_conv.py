@@ -16,19 +16,13 @@ from kernel_runner import ISAS, jit, run_kernel
 from torch_aio.codegen.isa import AVX2, AVX512, NEON
 from torch_aio.codegen.types import f32
 from torch_aio.kernels.blocked import ACCUMULATOR
-from torch_aio.kernels.chain import Chain, Input, Step
 from torch_aio.kernels.channels import GatherChannels
 from torch_aio.kernels.conv import EVEN_TILES, OVERREAD, PLANAR_TILES, TILES, Conv, tiles_for
-from torch_aio.kernels.pack_conv import ChannelTable, PackChannels, PackConv, TakeTable, pixel_table
+from torch_aio.kernels.pack_conv import ChannelTable, PackConv, TakeTable, pixel_table
 from torch_aio.kernels.spec import generate
 
 BEST = {name: next(iter(tiles)) for name, tiles in TILES.items()}
 EPS = torch.finfo(torch.float32).eps
-SIGMOID_ADD = Chain(
-    (Input("f32", "full"), Input("f32", "channel"), Input("f32", "full"), Input("f32", "full")),
-    (Step("add", (0, 1), "f32"), Step("sigmoid", (4,), "f32"), Step("add", (5, 2), "f32"),
-     Step("mul", (6, 3), "f32")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,13 +106,7 @@ def run(isa, case: Case, tile, x, weight, chain=ACCUMULATOR, merged=True, even=F
         strides += [batch, row, isa.block * 4]
     form = (tile[0], pixels, int(even and case.planar > 0))
     table = torch.from_numpy(pixel_table(*form, images, height, width, *strides))
-    extra = {}
-    if "bias" in operands:
-        extra = {"e1": PackChannels(isa.block)(operands["bias"]),
-                 "e1_batch": 0, "e1_block": isa.block * 4}  # fmt: skip
-        for i, operand in enumerate(operands["full"], 2):
-            extra |= {f"e{i}": operand.pointer, **operand.strides(f"e{i}")}
-            extra.pop(f"e{i}_row")
+    extra = blocked.operands(isa.block, rows=False, **operands) if operands else {}
     batch, taps = 1 if merged else n, case.planar or 1
     panels, vectors = 1 + case.splits % 2, vectors_of(case, isa)
     run_kernel(spec, isa, units_of(case, spec, vectors, table.shape[1], batch, panels),
@@ -166,7 +154,7 @@ def test_epilogue_keeps_padding_zero(isa, case):
     plain = conv2d(x, weight, bias, case.stride, case.padding)
     a, b = torch.randn_like(plain), torch.randn_like(plain)
     full = (blocked.blocked(a, isa.block, 0, 3), blocked.blocked(b, isa.block))
-    y = run(isa, case, BEST[isa.name], x, weight, SIGMOID_ADD, bias=bias, full=full)
+    y = run(isa, case, BEST[isa.name], x, weight, blocked.SIGMOID_ADD, bias=bias, full=full)
     torch.testing.assert_close(y, (plain.sigmoid() + a) * b)
 
 

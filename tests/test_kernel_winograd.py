@@ -14,16 +14,9 @@ import blocked
 from kernel_runner import ISAS, run_kernel
 from torch_aio.codegen.types import f32
 from torch_aio.kernels.blocked import ACCUMULATOR
-from torch_aio.kernels.chain import Chain, Input, Step
 from torch_aio.kernels.cook_toom import POINTS, PackWinograd, filtering, taps_of
-from torch_aio.kernels.pack_conv import PackChannels
 from torch_aio.kernels.winograd import Winograd, scratch_bytes, tile_table
 
-SIGMOID_ADD = Chain(
-    (Input("f32", "full"), Input("f32", "channel"), Input("f32", "full"), Input("f32", "full")),
-    (Step("add", (0, 1), "f32"), Step("sigmoid", (4,), "f32"), Step("add", (5, 2), "f32"),
-     Step("mul", (6, 3), "f32")),
-)  # fmt: skip
 ERROR = {(1, 2): 8e-7, (1, 4): 4e-6, (2, 2): 1.2e-6}
 """Bounds of max|y - ref| / max|ref| on normal numbers, by stride and outputs.
 
@@ -66,12 +59,7 @@ def run(isa, case: Case, form, x, weight, chain=ACCUMULATOR, merged=True, **oper
         step = stride if value is source else 1
         strides += [image, step * row, step * isa.block * 4]
     table = torch.from_numpy(tile_table(outputs, images, height, width, *strides))
-    extra = {}
-    if "bias" in operands:
-        extra = {"e1": PackChannels(isa.block)(operands["bias"]),
-                 "e1_batch": 0, "e1_block": isa.block * 4}  # fmt: skip
-        for i, operand in enumerate(operands["full"], 2):
-            extra |= {f"e{i}": operand.pointer, **operand.strides(f"e{i}")}
+    extra = blocked.operands(isa.block, rows=True, **operands) if operands else {}
     lanes, vectors = isa.lanes(f32), case.tile[1]
     in_blocks = math.ceil(case.inputs / isa.block)
     out_vectors = math.ceil(channels / isa.block) * isa.block // lanes
@@ -110,7 +98,7 @@ def test_epilogue_keeps_padding_zero(isa, case):
     plain = conv2d(x, weight, bias, padding=1)
     a, b = torch.randn_like(plain), torch.randn_like(plain)
     full = (blocked.blocked(a, isa.block, 0, 3), blocked.blocked(b, isa.block))
-    y = run(isa, case, (1, 4), x, weight, SIGMOID_ADD, bias=bias, full=full)
+    y = run(isa, case, (1, 4), x, weight, blocked.SIGMOID_ADD, bias=bias, full=full)
     torch.testing.assert_close(y, (plain.sigmoid() + a) * b, rtol=1e-4, atol=1e-4)
 
 

@@ -24,6 +24,7 @@ from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants, NetworkItem
 from torch_aio.engine.released import has_storage
 from torch_aio.engine.variant import Variant
+from torch_aio.ir.symbols import bucket_of
 from torch_aio.plan.choice import Question
 from torch_aio.plan.winners import Winners
 from torch_aio.runtime.machine import Machine
@@ -49,13 +50,8 @@ def winners(host: Machine, env: Mapping[str, int]) -> Winners | None:
         return None
     digest = source_digest(("codegen", "kernels", "plan", "runtime")).hex()
     isa = f"{host.isa.name}{host.isa.features}"
-    context = f"{cpu.identity()} {isa} {host.team.size()} threads {_bucket(env)} {digest}"
+    context = f"{cpu.identity()} {isa} {host.team.size()} threads {bucket_of(env)} {digest}"
     return Winners(context, cache.default(), full=level == "full")
-
-
-def _bucket(env: Mapping[str, int]) -> dict[str, int]:
-    """The power of two above each symbol, as memory is planned."""
-    return {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
 
 
 class Trial:
@@ -66,7 +62,7 @@ class Trial:
 
     def __init__(self, variant: Variant, known: Winners, env: Mapping[str, int]) -> None:
         self.variant, self._winners = variant, known
-        self._bucket, self._budget = _bucket(env), BUDGET[config.read().tune]
+        self._bucket, self._budget = bucket_of(env), BUDGET[config.read().tune]
         self._calls, self._lock = 0, threading.Lock()
         plans = [item.plan for item in variant.networks.values()]
         asked = [choice.question for plan in plans for choice in plan.choices]
@@ -81,7 +77,7 @@ class Trial:
 
     def begins(self, env: Mapping[str, int]) -> bool:
         """Whether this call is the one to time: the second of such sizes."""
-        if _bucket(env) != self._bucket:
+        if bucket_of(env) != self._bucket:
             return False
         with self._lock:
             self._calls += 1

@@ -167,6 +167,11 @@ def symbols_of(value: Int) -> frozenset[str]:
     return frozenset(names)
 
 
+def bucket_of(env: Mapping[str, int]) -> dict[str, int]:
+    """The power of two above each symbol's value: sizes that share memory plans and winners."""
+    return {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
+
+
 def evaluate(value: Int, env: Mapping[str, int]) -> int:
     """The number that ``value`` is where each symbol has the value in ``env``."""
     if isinstance(value, int):

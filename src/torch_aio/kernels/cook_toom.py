@@ -8,6 +8,7 @@ matrix is applied to columns, then to rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,7 +72,7 @@ def _minimal(taps: int, points: Sequence[Fraction]) -> Filtering:
     for p in points:
         others = [q for q in points if q != p]
         b.append((*_with_roots(others), Fraction(0)))
-        scale = _product([p - q for q in others])
+        scale = math.prod(p - q for q in others)
         g.append(tuple(p**tap / scale for tap in range(taps)))
     b.append(_with_roots(points))
     g.append(tuple(Fraction(int(tap == taps - 1)) for tap in range(taps)))
@@ -176,15 +177,6 @@ def _with_roots(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
     """Coefficients of the monic polynomial with these roots, the constant first."""
     polynomial = [Fraction(1)]
     for root in roots:
-        shifted = [Fraction(0), *polynomial]
-        polynomial = [
-            s - root * c for s, c in zip(shifted, [*polynomial, Fraction(0)], strict=True)
-        ]
+        shifted, whole = [Fraction(0), *polynomial], [*polynomial, Fraction(0)]
+        polynomial = [s - root * c for s, c in zip(shifted, whole, strict=True)]
     return tuple(polynomial)
-
-
-def _product(factors: Sequence[Fraction]) -> Fraction:
-    result = Fraction(1)
-    for factor in factors:
-        result *= factor
-    return result

@@ -109,10 +109,8 @@ class Winograd(KernelSpec):
     def emit(self, k: Builder) -> None:
         """A thread's first unit of a block transforms the input of all the others."""
         p = k.p
-        panels, blocks = (
-            k.ceil_div(p.out_vectors, self.tile[1]),
-            k.ceil_div(p.tiles, p.tiles_a_block),
-        )
+        panels = k.ceil_div(p.out_vectors, self.tile[1])
+        blocks = k.ceil_div(p.tiles, p.tiles_a_block)
         scratch = self._scratch(k)
         with k.loop(k.begin, k.end) as unit:
             panel, rest = k.urem(unit.i, panels), k.udiv(unit.i, panels)

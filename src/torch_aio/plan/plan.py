@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from torch_aio.ir.symbols import Guards, Int, evaluate
+from torch_aio.ir.symbols import Guards, Int, bucket_of, evaluate
 from torch_aio.plan.choice import Choice
 from torch_aio.plan.lowering import Constant, Table
 from torch_aio.plan.memory import lifetimes, phases, place
@@ -91,7 +91,7 @@ class Plan:
         For ``env`` itself where a size grows as a symbol shrinks (what is left of a cache).
         """
         spans = self.spans
-        bucket = {name: 1 << max(value - 1, 0).bit_length() for name, value in env.items()}
+        bucket = bucket_of(env)
         if any(evaluate(b.bytes, env) > evaluate(b.bytes, bucket) for b in spans):
             return place(spans, env)
         key = tuple(bucket.values())

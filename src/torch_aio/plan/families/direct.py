@@ -34,7 +34,7 @@ def ways(ctx: Lowering, job: Job, x: Value) -> list[Tiles]:
     """Register tiles worth trying, the best guess first."""
     conv = job.conv
     terms = math.prod(conv.kernel) * (conv.inputs // conv.groups)
-    return tilings(ctx.isa, job, x, _vectors(ctx, conv), is_whole=terms <= TERMS)
+    return tilings(ctx.isa, job, x, job.vectors(ctx.isa), is_whole=terms <= TERMS)
 
 
 def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
@@ -46,7 +46,7 @@ def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
         x, strides = _planar(ctx, x, conv)
         columns = max(n for n in range(1, MOST_COLUMNS + 1) if conv.kernel[1] % n == 0)
     lanes, block = ctx.isa.lanes(f32), ctx.isa.block
-    inner, vectors = conv.inputs // conv.groups, _vectors(ctx, conv)
+    inner, vectors = conv.inputs // conv.groups, job.vectors(ctx.isa)
     c_in = 1 if columns else block
     n, _, height, width = planes(target.shape)
     is_small = isinstance(height * width, int) and height * width < SMALL_PLANE
@@ -121,9 +121,3 @@ def _splits_panels(conv: Conv, x: Value, y: Value, tiles: Int) -> bool:
     if not isinstance(elements, int) or not isinstance(tiles, int):
         return _weight_bytes(conv) > 1 << 20
     return _weight_bytes(conv) > elements * 4 or tiles < FEW_TILES
-
-
-def _vectors(ctx: Lowering, conv: Conv) -> int:
-    """Output vectors (of whole blocks) a group."""
-    block = ctx.isa.block
-    return -(-(conv.outputs // conv.groups) // block) * (block // ctx.isa.lanes(f32))

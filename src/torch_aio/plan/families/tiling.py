@@ -10,7 +10,7 @@ from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.conv import EVEN_TILES, PLANAR_TILES, TILES, tiles_for
 from torch_aio.kernels.pack_conv import pixel_table
 from torch_aio.plan.families.reorder import planes
-from torch_aio.plan.families.windows import Job, full_values
+from torch_aio.plan.families.windows import Job
 from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.value import Value
 
@@ -50,14 +50,11 @@ class Tiles:
     def table(self, ctx: Lowering, job: Job, images: Int, strides: Sequence[Int]) -> Value:
         """The table of output pixels: byte offsets in x, in y, and in operands that vary like y."""
         conv = job.conv
-        n, _, height, width = planes(job.target.shape)
-        sizes: list[Int] = [strides[0], conv.stride[0] * strides[2], conv.stride[1] * strides[3]]
-        for value in (job.target, *full_values(job.chain, job.operands)):
-            batch, _, row, pixel = value.byte_stride
-            sizes += [0 if value.shape[0] == 1 and n != 1 else batch, row, pixel]
+        _, _, height, width = planes(job.target.shape)
+        steps = strides[0], conv.stride[0] * strides[2], conv.stride[1] * strides[3]
         run = self.run if self.step else product((images, height, width))
         form = (self.tile[0], run, int(self.overlaps))
-        return ctx.table(pixel_table, *form, images, height, width, *sizes)
+        return ctx.table(pixel_table, *form, images, height, width, *steps, *job.result_strides)
 
 
 def tilings(isa: Isa, job: Job, x: Value, vectors: int, *, is_whole: bool) -> list[Tiles]:

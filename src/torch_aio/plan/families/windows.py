@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.fx import Node
 
+from torch_aio.codegen.isa import Isa
+from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.chain import Chain
@@ -93,6 +95,20 @@ class Job:
             for operand, value in pairs
             if operand.access == "channel"
         )
+
+    @property
+    def result_strides(self) -> list[Int]:
+        """(image, row, pixel) bytes of the result, then of the operands that vary like it."""
+        images, strides = self.target.shape[0], list[Int]()
+        for value in (self.target, *full_values(self.chain, self.operands)):
+            image, _, row, pixel = value.byte_stride
+            strides += [0 if value.shape[0] == 1 and images != 1 else image, row, pixel]
+        return strides
+
+    def vectors(self, isa: Isa) -> int:
+        """Output vectors (of whole blocks) a group."""
+        outputs = self.conv.outputs // self.conv.groups
+        return -(-outputs // isa.block) * (isa.block // isa.lanes(f32))
 
 
 def _spread(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from torch_aio.kernels.cook_toom import POINTS, TAPS, PackWinograd, taps_of
 from torch_aio.kernels.winograd import Winograd, scratch_bytes, tile_table
 from torch_aio.plan.families.windows import (
     Job,
-    full_values,
     operand_arguments,
     origin,
     planes,
@@ -66,7 +65,7 @@ def _cost(isa: Isa, job: Job, outputs: int) -> float:
     if not outputs:
         return inner * outer * TAPS**2 * (n * height * width + BYTE)
     tiles = n * -(-height // outputs) * -(-width // outputs)
-    rows, _ = best_tile(isa, tiles, -(-outer // isa.lanes(f32)))
+    rows, _ = best_tile(isa, tiles, job.vectors(isa))
     whole = -(-tiles // rows) * rows
     taps = taps_of(outputs, job.conv.stride[0]) ** 2
     return taps * (inner * outer * (whole + BYTE) + TRANSFORM * tiles * (inner + outer))
@@ -99,7 +98,7 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     n, _, height, width = planes(target.shape)
     images, batch = (n, 1) if job.shares_channels else (1, n)
     tiles = product((images, ceil_div(height, outputs), ceil_div(width, outputs)))
-    vectors = -(-conv.outputs // block) * (block // lanes)
+    vectors = job.vectors(ctx.isa)
     tile = best_tile(ctx.isa, tiles, vectors)
     panels = -(-vectors // tile[1])
     blocks = _blocks(tiles, batch * panels, tile[0])
@@ -109,11 +108,8 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
     spec = Winograd(
         outputs, stride, tile, bool(conv.outputs % block), weights >= STREAMED, job.chain
     )
-    strides: list[Int] = []
-    for value in (x, target, *full_values(job.chain, job.operands)):
-        image, _, row, pixel = value.byte_stride
-        step = stride if value is x else 1
-        strides += [0 if value.shape[0] == 1 and n != 1 else image, step * row, step * pixel]
+    image, _, row, pixel = x.byte_stride
+    steps = image, stride * row, stride * pixel
     ctx.step(
         spec,
         batch * blocks * panels,
@@ -121,7 +117,7 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
         x=origin(x, conv.padding, x.byte_stride), **strides_of("x", x),
         y=target, **strides_of("y", target),
         w=ctx.constant(job.weight, pack),
-        table=ctx.table(tile_table, outputs, images, height, width, *strides),
+        table=ctx.table(tile_table, outputs, images, height, width, *steps, *job.result_strides),
         tiles=tiles, channels=conv.outputs, in_blocks=in_blocks, out_vectors=vectors,
         tiles_a_block=ceil_div(tiles, blocks),
         work=ctx.scratch(scratch_bytes(ctx.isa, spec, TILES_A_BLOCK, in_blocks)),
