@@ -45,7 +45,7 @@ class Settings:
         "", parse.REGEX, "operators whose name matches run in fp16", cache_key=True, later=""
     )
     quantize_int8_filter: str = _row(
-        "", parse.REGEX, "operators whose name matches run in int8", cache_key=True, later=""
+        "", parse.REGEX, "operators whose name matches run in int8", cache_key=True
     )
     quantize_int8: str = _row(
         "", parse.words("ALL"), 'old spelling of AIO_QUANTIZE_INT8_FILTER=".*"'

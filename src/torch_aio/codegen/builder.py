@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.types import Type, Value, f32, i1, i8, i32, i64, literal, ptr, vec
+from torch_aio.codegen.types import Type, Value, f32, i1, i8, i16, i32, i64, literal, ptr, vec
 
 Size = int | Value
 Kind = Literal["ptr", "int", "float", "scratch"]
@@ -272,6 +272,19 @@ class Builder:
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """``a * b + c``, rounded once."""
         return self.call("llvm.fma", a.type, [a, b, c])
+
+    def dot(self, activations: Value, weights: Value, sums: Value) -> Value:
+        """``sums`` plus four products of bytes a lane, all i32 vectors; see ``isa.Dot``."""
+        dot = self.isa.dot
+        assert dot is not None, self.isa.name
+        bytes_ = vec(dot.element, self.isa.lanes(dot.element))
+        a, w = self.bitcast(activations, bytes_), self.bitcast(weights, bytes_)
+        first, *second = dot.intrinsics
+        if not second:
+            return self._call(first, sums.type, [sums, a, w])
+        pairs = self._call(first, vec(i16, self.isa.lanes(i16)), [a, w])
+        fours = self._call(second[0], sums.type, [pairs, self.const(pairs.type, 1)])
+        return self.op("add", sums, fours)
 
     def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
         """Floating comparison (oeq olt ogt ole oge one, u.. forms true on NaN, uno, ord)."""

@@ -5,7 +5,37 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 
-from torch_aio.codegen.types import Type, vec
+from torch_aio.codegen.types import Type, i8, i32, vec
+
+
+@dataclass(frozen=True)
+class Dot:
+    """Products of bytes: four of them, activations times weights, are added to every i32 lane.
+
+    ``intrinsics``: one that does it on vectors of ``element``, or two on bytes (neighbours to i16,
+    neighbours to i32), whose i16 sums must not saturate. Quantised activations are 0 to ``levels``,
+    stored less ``offset``; weights are -127 to 127. ``unroll``: terms of four a pass.
+    """
+
+    name: str
+    intrinsics: tuple[str, ...]
+    levels: int
+    offset: int = 0
+    element: Type = i32
+    unroll: int = 4
+
+
+# 127 * 127 * 2 < 2**15: seven bits an activation cannot saturate. More than two terms spill.
+MADDUBS_AVX2 = Dot(
+    "maddubs", ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"), 127, element=i8, unroll=2
+)
+MADDUBS_AVX512 = Dot(
+    "maddubs", ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"), 127,
+    element=i8, unroll=2,
+)  # fmt: skip
+VNNI_AVX2 = Dot("vnni", ("llvm.x86.avx512.vpdpbusd.256",), 255)
+VNNI_AVX512 = Dot("vnni", ("llvm.x86.avx512.vpdpbusd.512",), 255)
+SDOT = Dot("sdot", ("llvm.aarch64.neon.sdot.v4i32.v16i8",), 255, offset=128, element=i8)
 
 
 @dataclass(frozen=True)
@@ -16,8 +46,8 @@ class Isa:
     a block of the NCHWc layout (a multiple of the f32 lanes); ``requires``: CPU features without
     which its code does not run; ``cpu``/``features``/``tune``: what LLVM is told; ``tile``: rows x
     vectors of the register tile of GEMM and convolution, largest first; ``has_fp16_arithmetic``,
-    ``has_lane_products`` (a vector times one lane of another) and ``dot`` (int8 dot product: "",
-    "vnni", "sdot") select inner products; ``has_scale``: vectors times powers of two are one
+    ``has_lane_products`` (a vector times one lane of another) and ``dot`` (products of bytes; None:
+    there are none) select inner products; ``has_scale``: vectors times powers of two are one
     instruction.
     """
 
@@ -33,7 +63,7 @@ class Isa:
     tile: tuple[tuple[int, int], ...]
     has_fp16_arithmetic: bool = False
     has_lane_products: bool = False
-    dot: str = ""
+    dot: Dot | None = None
     has_scale: bool = False
 
     def lanes(self, element: Type) -> int:
@@ -49,12 +79,13 @@ AVX2 = Isa(
     name="avx2", triple="x86_64-unknown-linux-gnu", width=256, registers=16, block=8,
     requires=frozenset({"avx2", "fma", "f16c"}),
     cpu="x86-64-v3", features="+f16c", tune="znver3", tile=((6, 2), (3, 4), (4, 2)),
+    dot=MADDUBS_AVX2,
 )  # fmt: skip
 AVX512 = Isa(
     name="avx512", triple="x86_64-unknown-linux-gnu", width=512, registers=32, block=16,
     requires=frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}),
     cpu="x86-64-v4", features="+f16c", tune="znver4", tile=((12, 2), (8, 3), (6, 4)),
-    has_scale=True,
+    has_scale=True, dot=MADDUBS_AVX512,
 )  # fmt: skip
 # Tiles by llvm-mca's model of the N1 (benchmarks.static), share of the peak: GEMM 7x3, 6x3, 8x2
 # 0.97, 5x4 0.95, 10x2 0.93, 4x4 0.91; 8x3 0.58 and 6x4 0.66 spill, as a vector of every row's terms
@@ -86,9 +117,9 @@ def detect(features: frozenset[str], name: str = "") -> Isa | None:
 
 def _extend(isa: Isa, features: frozenset[str]) -> Isa:
     if isa.name == "neon" and "asimddp" in features:
-        return replace(isa, features=isa.features + ",+dotprod", dot="sdot")
+        return replace(isa, features=isa.features + ",+dotprod", dot=SDOT)
     if isa.name == "avx512" and "avx512vnni" in features:
-        return replace(isa, features=isa.features + ",+avx512vnni", dot="vnni")
+        return replace(isa, features=isa.features + ",+avx512vnni", dot=VNNI_AVX512)
     if isa.name == "avx2" and "avxvnni" in features:
-        return replace(isa, features=isa.features + ",+avxvnni", dot="vnni")
+        return replace(isa, features=isa.features + ",+avxvnni", dot=VNNI_AVX2)
     return isa

@@ -22,14 +22,16 @@ _NAME = "merge_linear"
 def merge_linear(gm: GraphModule) -> int:
     """linear(x, v, b), linear(x, w) -> slices of linear(x, cat([v, w]), cat([b, 0])).
 
-    Any number of layers of any sizes. The weights are constants, so their concatenation is packed
-    once and the layers' own packs are not made; readers must take the strides of a slice.
+    Any number of layers of any sizes, all in int8 or none. The weights are constants, so their
+    concatenation is packed once and the layers' own packs are not made; readers must take the
+    strides of a slice.
     """
     if any(alias.is_write(node) and node.users for node in gm.graph.nodes):
         return 0
-    layers: dict[Node, list[Node]] = {}
+    layers: dict[tuple[Node, bool], list[Node]] = {}
     for node in gm.graph.find_nodes(op="call_function", target=aten.linear.default):
-        layers.setdefault(node.all_input_nodes[0], []).append(node)
+        key = node.all_input_nodes[0], bool(node.meta.get("int8"))
+        layers.setdefault(key, []).append(node)
     count = sum(_merge(same) for same in layers.values() if len(same) > 1)
     sweep_dead(gm.graph)
     return count
@@ -42,6 +44,7 @@ def _merge(layers: Sequence[Node]) -> bool:
         return False
     first, (x, *_) = fitting[0], operands(fitting[0])
     merged = emit(first.graph, first, aten.linear.default, (x, *_constants(fitting, first)))
+    merged.meta["int8"] = first.meta.get("int8", False)
     last = spec(merged).ndim - 1
     ends = list(accumulate(_width(layer) for layer in fitting))
     for layer, end in zip(fitting, ends, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial, update_wrapper
 
 from torch.fx import GraphModule
 
@@ -24,6 +25,7 @@ from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
 from torch_aio.graph.merge_linear import merge_linear
 from torch_aio.graph.normalise import normalise
+from torch_aio.graph.quantise import quantise
 from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.simplify import simplify
 
@@ -51,9 +53,18 @@ PIPELINE: tuple[Pass, ...] = (*REWRITES, *DECISIONS)
 
 
 def chosen(options: Options) -> tuple[Pass, ...]:
-    """The pipeline without the passes that the options switch off."""
+    """The pipeline without the passes that the options switch off, with those they switch on.
+
+    Filters mark before linears are merged: layers that differ in precision stay apart.
+    """
     wanted: dict[Pass, bool] = {merge_linear: options.merge_linear}
-    return tuple(step for step in PIPELINE if wanted.get(step, True))
+    steps = tuple(step for step in PIPELINE if wanted.get(step, True))
+    if not options.int8_filter:
+        return steps
+    marks = update_wrapper(partial(quantise, pattern=options.int8_filter), quantise)
+    after = PIPELINE[PIPELINE.index(merge_linear) :]
+    place = next(n for n, step in enumerate(steps) if step in after)
+    return (*steps[:place], marks, *steps[place:])
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
-from torch_aio.codegen.types import Value, f32, vec
+from torch_aio.codegen.types import Type, Value, f32, i32, vec
 
 Sums = list[list[Value]]
 LINE = 64
@@ -40,6 +40,22 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """What a term adds to the sums: ``multiply(k, scalar in all lanes, weights, sums)``.
+
+    ``element``: the type of scalars, weights and sums, 4 bytes in memory.
+    """
+
+    element: Type
+    multiply: Callable[[Builder, Value, Value, Value], Value]
+
+
+FMA = Arithmetic(f32, Builder.fma)
+DOT = Arithmetic(i32, Builder.dot)
+"""A term is four bytes of each row times four of each column."""
+
+
+@dataclass(frozen=True)
 class Term:
     """One step of the reduction: byte offsets into every row and into the weights."""
 
@@ -52,6 +68,11 @@ def load_f32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
     return k.load(k.isa.vector(f32), weights, offset, vector * k.isa.width // 8)
 
 
+def load_i32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
+    """A vector of weights, four bytes a lane."""
+    return k.load(k.isa.vector(i32), weights, offset, vector * k.isa.width // 8)
+
+
 def terms_a_pass(isa: Isa) -> int:
     """How far to unroll: 4 reach 0.99 of the peak in L1 (Zen 5, 12x2 and AVX2 6x2), 8 no more.
 
@@ -60,9 +81,9 @@ def terms_a_pass(isa: Isa) -> int:
     return 4
 
 
-def zeros(k: Builder, rows: int, vectors: int) -> Sums:
+def zeros(k: Builder, rows: int, vectors: int, element: Type = f32) -> Sums:
     """Sums to begin with."""
-    return [[k.const(k.isa.vector(f32), 0)] * vectors for _ in range(rows)]
+    return [[k.const(k.isa.vector(element), 0)] * vectors for _ in range(rows)]
 
 
 def flat(sums: Sums) -> list[Value]:
@@ -89,6 +110,7 @@ def accumulate(
     weights: Value,
     terms: Sequence[Term],
     load: Load = load_f32,
+    arithmetic: Arithmetic = FMA,
 ) -> Sums:
     """``sums[r][v] += x[r] * w[v]`` for every term, unrolled.
 
@@ -96,20 +118,22 @@ def accumulate(
     order spills (3x4 on AVX2, Zen 3: 97 against 78 GF/s).
     """
     sums, columns = tile(flat(sums), len(sums[0])), range(len(sums[0]))
+    multiply = arithmetic.multiply
     for group in _groups(k.isa, terms):
-        scalars = _scalars(k, rows, group)
+        scalars = _scalars(k, rows, group, arithmetic.element)
         for n, term in enumerate(group):
             if len(rows) < len(columns):
                 held = [scalar(n) for scalar in scalars]
                 for v in columns:
                     weight = load(k, weights, term.w, v)
                     for r, value in enumerate(held):
-                        sums[r][v] = k.fma(value, weight, sums[r][v])
+                        sums[r][v] = multiply(k, value, weight, sums[r][v])
             else:
                 vectors = [load(k, weights, term.w, v) for v in columns]
                 for r, scalar in enumerate(scalars):
                     value = scalar(n)
-                    sums[r] = [k.fma(value, w, s) for w, s in zip(vectors, sums[r], strict=True)]
+                    pairs = zip(vectors, sums[r], strict=True)
+                    sums[r] = [multiply(k, value, w, s) for w, s in pairs]
     return sums
 
 
@@ -132,16 +156,16 @@ def _are_neighbours(terms: Sequence[Term], count: int) -> bool:
 
 
 def _scalars(
-    k: Builder, rows: Sequence[Address], group: Sequence[Term]
+    k: Builder, rows: Sequence[Address], group: Sequence[Term], element: Type
 ) -> list[Callable[[int], Value]]:
     """For every row: the scalar of the group's term n in all lanes."""
-    vector = k.isa.vector(f32)
+    vector = k.isa.vector(element)
 
     def one(row: Address) -> Callable[[int], Value]:
         place = (*row.offsets, group[0].x)
         if len(group) == 1:
             return lambda n: k.broadcast(vector, row.pointer, *place)
-        values = k.load(vec(f32, len(group)), row.pointer, *place)
+        values = k.load(vec(element, len(group)), row.pointer, *place)
         return lambda n: k.shuffle(values, [n] * vector.lanes)
 
     return [one(row) for row in rows]
@@ -158,6 +182,7 @@ def reduction(
     unroll: int = 0,
     load: Load = load_f32,
     following: Value | None = None,
+    arithmetic: Arithmetic = FMA,
 ) -> Sums:
     """Accumulate ``count`` terms, ``x_step`` bytes apart in every row, ``w_step`` in the weights.
 
@@ -178,16 +203,16 @@ def reduction(
             pointers, sums = rest[: len(pointers)], tile(rest[len(pointers) :], vectors)
             moved = [Address(pointers[p], r.offsets) for p, r in zip(place, rows, strict=True)]
             terms = [Term(k.mul(x_step, n), k.mul(w_step, n)) for n in range(step)]
-            sums = accumulate(k, sums, moved, weights, terms, load)
+            sums = accumulate(k, sums, moved, weights, terms, load, arithmetic)
             ahead = [k.at(p, k.mul(x_step, step)) for p in pointers]
             loop.next = [k.at(weights, k.mul(w_step, step)), fetched, *ahead, *flat(sums)]
         state = loop.v
     return tile(state[2 + len(pointers) :], vectors)
 
 
-def fetched_bytes(k: Builder, count: Size) -> Size:
+def fetched_bytes(k: Builder, count: Size, unroll: int = 0) -> Size:
     """How far ``reduction`` over ``count`` terms gets in ``following``."""
-    return k.mul(k.udiv(count, terms_a_pass(k.isa)), LINES * LINE)
+    return k.mul(k.udiv(count, unroll or terms_a_pass(k.isa)), LINES * LINE)
 
 
 def _fetch(k: Builder, memory: Value) -> Value:

@@ -9,7 +9,7 @@ from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import microkernel
-from torch_aio.kernels.microkernel import Address, Sums
+from torch_aio.kernels.microkernel import FMA, Address, Arithmetic, Load, Sums, load_f32
 
 BYTES = 4
 Finish = Callable[[Sums], None]
@@ -42,6 +42,7 @@ class Panel:
     """A panel [terms][W] of B, and rows ``a_row`` bytes apart from ``a`` with adjacent terms.
 
     ``following``: what is fetched into L2 meanwhile (the panel's next terms), a part a tile.
+    ``arithmetic`` and ``load``: of terms of four bytes, ``unroll`` of them a pass.
     """
 
     tile: tuple[int, int]
@@ -50,6 +51,9 @@ class Panel:
     b: Value
     terms: Size
     following: Value | None = None
+    arithmetic: Arithmetic = FMA
+    load: Load = load_f32
+    unroll: int = 0
 
     def emit(
         self, k: Builder, rows: Size, out: Value, out_row: Size, late: Value | None = None
@@ -83,13 +87,14 @@ class Panel:
         addresses = [Address(k.at(self.a, k.mul(line, self.a_row))) for line in lines]
         following = self.following
         if following is not None:
-            share = microkernel.fetched_bytes(k, self.terms)
+            share = microkernel.fetched_bytes(k, self.terms, self.unroll)
             following = k.at(following, k.mul(k.udiv(first, self.tile[0]), share))
-        sums = microkernel.zeros(k, count, self.tile[1])
+        sums = microkernel.zeros(k, count, self.tile[1], self.arithmetic.element)
         step = panel_columns(k.isa, self.tile) * BYTES
         return microkernel.reduction(
-            k, sums, addresses, BYTES, self.b, step, self.terms, following=following
-        )
+            k, sums, addresses, BYTES, self.b, step, self.terms, self.unroll, self.load,
+            following, self.arithmetic,
+        )  # fmt: skip
 
 
 def add_late(k: Builder, sums: Sums, slot: Value, row: Size, late: Value | None) -> Sums:
@@ -97,9 +102,10 @@ def add_late(k: Builder, sums: Sums, slot: Value, row: Size, late: Value | None)
     if late is None:
         return sums
     values = microkernel.flat(sums)
+    add = "fadd" if values[0].type.is_float else "add"
     with k.when(late, carry=values) as again:
         again.next = [
-            k.fadd(value, k.load(value.type, slot, *place))
+            k.op(add, value, k.load(value.type, slot, *place))
             for value, place in zip(values, _places(k, sums, row), strict=True)
         ]
     return microkernel.tile(again.v, len(sums[0]))

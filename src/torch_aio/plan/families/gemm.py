@@ -11,9 +11,10 @@ from torch.fx import Node
 from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, product
 from torch_aio.kernels.chain import Const
+from torch_aio.plan.families import products_int8
 from torch_aio.plan.families.blocking import Right
 from torch_aio.plan.families.copies import copy
-from torch_aio.plan.families.products import multiply, swapped
+from torch_aio.plan.families.products import fastest, multiply, swapped
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref
@@ -76,9 +77,15 @@ def lower(ctx: Lowering, group: Group) -> None:
     if not target.is_contiguous:
         out = ctx.temporary(target.shape, target.dtype, "product")
     x, y = ctx.value(operands.x), _right(ctx, operands)
-    multiply(ctx, chain, *_as_matrices(x, y, out, extra))
+    pick = products_int8.fastest if is_int8(ctx, group.anchor) else fastest
+    multiply(ctx, chain, *_as_matrices(x, y, out, extra), pick)
     if out is not target:
         copy(ctx, out, target)
+
+
+def is_int8(ctx: Lowering, node: Node) -> bool:
+    """Whether a node that pass ``quantise`` marked runs in int8 here."""
+    return bool(node.meta.get("int8")) and ctx.isa.dot is not None
 
 
 def _trace(anchor: Node, operands: Sum) -> ChainTrace:

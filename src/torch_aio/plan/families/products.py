@@ -7,6 +7,7 @@ else         ``Gemm``: the right operand in panels, packed once (a constant) or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch_aio.codegen.isa import Isa
@@ -25,10 +26,19 @@ from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.matrix_space import MatrixSpace, matrix_space
 from torch_aio.plan.value import Argument, Value
 
+Way = Callable[..., bool]
+"""``way(ctx, chain, (x, out, *extra), y, shared=...)``: False where the batches lie too oddly."""
+
+
+def fastest(y: Right, rows: Int) -> Way:
+    """The way to multiply ``rows`` rows by y."""
+    return _few_rows if _is_few(y, rows) else _many_rows
+
 
 def multiply(
-    ctx: Lowering, chain: Chain, x: Value, y: Right, out: Value, extra: list[Value]
-) -> None:
+    ctx: Lowering, chain: Chain, x: Value, y: Right, out: Value, extra: list[Value],
+    pick: Callable[[Right, Int], Way] = fastest,
+) -> None:  # fmt: skip
     """``out = chain(x @ y, *extra)``: x [..., m, k], y [..., k, n], extra as out: [..., m, n]."""
     if any(isinstance(size, int) and size == 0 for size in out.shape):
         return
@@ -42,12 +52,12 @@ def multiply(
     ]
     shared = all(_is_one(size) for size in y.value.shape[:-2])
     rows = product((*batch, m)) if shared else m
-    plan = _few_rows if _is_few(y, rows) else _many_rows
-    if not plan(ctx, chain, (x, out, *extra), y, shared=shared):
+    way = pick(y, rows)
+    if not way(ctx, chain, (x, out, *extra), y, shared=shared):
         # the batches lie so that no two strides describe them all: dense copies do
         dense = contiguous(ctx, y.value.expand((*batch, *y.value.shape[-2:])))
         copies = [contiguous(ctx, value) for value in (x, *extra)]
-        plan(ctx, chain, (copies[0], out, *copies[1:]), Right(dense, None, False), shared=False)
+        way(ctx, chain, (copies[0], out, *copies[1:]), Right(dense, None, False), shared=False)
 
 
 def _is_few(y: Right, rows: Int) -> bool:
@@ -80,7 +90,7 @@ def _few_rows(
         x=x, **space.arguments("x", 0), y=out, **space.arguments("y", 1),
         w=value, w_row=w_row, **space.arguments("w", len(operands), row=False),
         n=out.shape[-1], k=x.shape[-1], inner=space.inner,
-        **_epilogue(chain, space, extra),
+        **operand_arguments(chain, space, extra),
     )  # fmt: skip
     return True
 
@@ -97,7 +107,7 @@ def _many_rows(
     space = matrix_space([x, out, *extra, _seen(y.value, stride, out)], merge_rows=shared)
     if space is None:
         return False
-    job = Job(chain, x, out, y, space, tile, _epilogue(chain, space, extra))
+    job = Job(chain, x, out, y, space, tile, operand_arguments(chain, space, extra))
     ways = {"gemm": partial(_gemm, ctx, job), "strassen": partial(strassen.lower, ctx, job)}
     question = f"product {space.rows}x{n}x{k} {chain.name}".rstrip()
     ways[ctx.choose(question, strassen.candidates(ctx, job))]()
@@ -193,7 +203,8 @@ def _seen(value: Value, stride: tuple[Int, ...], out: Value) -> Value:
     return batch.expand(out.shape)
 
 
-def _epilogue(chain: Chain, space: MatrixSpace, extra: list[Value]) -> dict[str, Argument]:
+def operand_arguments(chain: Chain, space: MatrixSpace, extra: list[Value]) -> dict[str, Argument]:
+    """The arguments of an epilogue's operands, which follow x and the result in ``space``."""
     arguments: dict[str, Argument] = {}
     for n, (operand, value) in enumerate(zip(chain.inputs[1:], extra, strict=True), 1):
         arguments[f"e{n}"] = value
