@@ -273,6 +273,7 @@ REDUCTIONS: tuple[Case, ...] = (
     Case("norm", lambda x: torch.linalg.vector_norm(x, 2, -1), cube),
     Case("var", lambda x: x.var(-1) + x.std(-1, False), cube, least=1),
     Case("var of n", lambda x: x.var((0, 1), correction=0) + x.std(), cube, (), 1, varies=False),
+    Case("diff", lambda x: x.diff(dim=0, prepend=x[:1]) + x.diff(append=x[:, :1]), row),
     Case("cumsum", lambda x: x.cumsum(-1) + x.cumsum(0), row),
     Case("pooled mean", lambda x: x.mean((2, 3)), planes),
 )
@@ -289,6 +290,25 @@ ATTENTION: tuple[Case, ...] = (
     Case("sdpa grouped", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
          lambda n: (floats(1, 4, n, 16), floats(1, 2, 9, 16), floats(1, 2, 9, 16))),
     Case("spelled out", lambda q, k, v: (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v, heads),
+)  # fmt: skip
+
+
+def turns(n: int) -> tuple[Tensor, Tensor]:
+    return floats(2, 3, n, 16), integers(2, n, limit=900)
+
+
+def rope_of_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+ROTARY: tuple[Case, ...] = (
+    Case("rope", lambda x, p: torch.ops.aio.rope(x, p, 1e4), turns),
+    Case("rope of other heads", lambda x, p: torch.ops.aio.rope(x.transpose(1, 2), p[:1], 500),
+         lambda n: (floats(2, n, 1, 18), integers(2, n))),
+    Case("rope spelled out", lambda x, c, s: x * c + torch.cat((-x[..., 8:], x[..., :8]), -1) * s,
+         lambda n: (floats(2, 3, n, 16), floats(n, 16), floats(n, 16))),
+    Case("rope of halves", rope_of_halves, lambda n: (floats(3, n, 6), floats(n, 3), floats(n, 3))),
 )  # fmt: skip
 
 INDICES: tuple[Case, ...] = (
@@ -323,6 +343,7 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     "rowwise": ROWWISE,
     "reduction": REDUCTIONS,
     "attention": ATTENTION,
+    "rotary": ROTARY,
     "index": INDICES,
 }
 CASES: tuple[Case, ...] = tuple(case for cases in FAMILIES.values() for case in cases)

@@ -49,6 +49,27 @@ class Causal(nn.Module):
         return logits
 
 
+class Llama(nn.Module):
+    """A Llama with grouped heads, as a function of tensors; positions are its own or given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = transformers.LlamaConfig(
+            vocab_size=97, hidden_size=64, intermediate_size=112, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+            use_cache=False,
+        )  # fmt: skip
+        self.llama = transformers.LlamaForCausalLM(config)
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.llama(ids, position_ids=positions).logits
+        return logits
+
+
+def llama(*positions: Tensor) -> Case:
+    return Llama().eval(), (torch.randint(0, 97, (2, 33)), *positions)
+
+
 def picture(model: nn.Module, size: int) -> Case:
     """A vision model whose batch norms and last layer are not trivial."""
     for module in model.modules():
@@ -85,6 +106,8 @@ MODELS: dict[str, Callable[[], Case]] = {
     "bert_eager": lambda: text("eager", masked=False),
     "bert_eager_mask": lambda: text("eager", masked=True),
     "gpt2": lambda: (Causal().eval(), (torch.randint(0, 100, (2, 33)),)),
+    "llama": llama,
+    "llama_positions": lambda: llama(torch.arange(7, 40).expand(2, 33)),
 }
 
 

@@ -18,6 +18,7 @@ from torch_aio.graph.spelling import (
     norms,
     padding,
     recurrent,
+    rope,
     transformer,
     views,
 )
@@ -49,6 +50,7 @@ RULES: dict[Any, Rule] = {
     **norms.RULES,
     **padding.RULES,
     **recurrent.RULES,
+    **rope.RULES,
     **transformer.RULES,
     **creation.RULES,
     operator.getitem: item,

@@ -20,6 +20,7 @@ from torch_aio.graph.fuel import limited
 from torch_aio.graph.fuse_activation import fuse_activation
 from torch_aio.graph.fuse_attention import fuse_attention
 from torch_aio.graph.fuse_norm import fuse_norm
+from torch_aio.graph.fuse_rope import fuse_rope
 from torch_aio.graph.fuse_shuffle import fuse_shuffle
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
@@ -34,6 +35,7 @@ REWRITES: tuple[Pass, ...] = (
     normalise,
     fold_batch_norm,
     fuse_norm,
+    fuse_rope,
     fuse_activation,
     fuse_attention,
     simplify,

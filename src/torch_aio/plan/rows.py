@@ -20,6 +20,7 @@ from torch_aio.plan.families import (
     pool,
     reduce,
     reorder,
+    rotate,
     views,
 )
 from torch_aio.plan.row import Row
@@ -31,6 +32,7 @@ ROWS: tuple[Row, ...] = (
     *pool.ROWS,
     *norm.ROWS,
     *group_norm.ROWS,
+    *rotate.ROWS,
     *reduce.ROWS,
     *moments.ROWS,
     *elementwise.ROWS,

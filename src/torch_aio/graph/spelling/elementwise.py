@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from torch_aio.graph.compare import is_same
-from torch_aio.graph.rewrite import Rule, Value, aten, bind, emit, spec, tensor
+from torch_aio.graph.rewrite import Rule, Value, aten, bind, dim, emit, spec, tensor
 
 _RENAMED = {
     "subtract": "sub",
@@ -98,6 +100,19 @@ def reversed_sub(node: Node) -> Value:
         x = emit(node.graph, node, aten.mul.Tensor, (x, alpha))
     new = emit(node.graph, node, aten.sub.Tensor, (y, x))
     return new if is_same(spec(new), spec(node)) else None
+
+
+def difference(node: Node) -> Value:
+    """diff(x, 1, d, p, a) -> sub(y[1:], y[:-1]) along d, y = cat(p, x, a)."""
+    bound = bind(node)
+    parts = [bound[key] for key in ("prepend", "self", "append") if bound[key] is not None]
+    if bound["n"] != 1 or spec(node).dtype == torch.bool:
+        return None
+    graph, axis = node.graph, dim(bound["dim"], spec(node).ndim)
+    whole = parts[0] if len(parts) == 1 else emit(graph, node, aten.cat.default, (parts, axis))
+    later = emit(graph, node, aten.slice.Tensor, (whole, axis, 1, sys.maxsize))
+    earlier = emit(graph, node, aten.slice.Tensor, (whole, axis, 0, -1))
+    return emit(graph, node, aten.sub.Tensor, (later, earlier))
 
 
 def floor_divide(node: Node) -> Value:
@@ -196,6 +211,7 @@ _POINTWISE: dict[Any, Callable[[Node], Value]] = {
     aten.div.Scalar: _scalar(aten.div.Tensor),
     aten.rsub.Scalar: reversed_sub,
     aten.rsub.Tensor: reversed_sub,
+    aten.diff.default: difference,
     aten.floor_divide.default: floor_divide,
     aten.pow.Tensor_Scalar: power,
     aten.square.default: square,
