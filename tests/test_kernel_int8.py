@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from accuracy import assert_close
 from guarded import guarded
 from kernel_runner import NAMES, run_kernel
 from torch_aio import cpu
@@ -13,7 +12,7 @@ from torch_aio.codegen import isa as isas
 from torch_aio.kernels.chain import Chain, Input, Step
 from torch_aio.kernels.gemm import scratch_bytes
 from torch_aio.kernels.gemm_int8 import GemmInt8
-from torch_aio.kernels.gemv_int8 import MOST_ROWS, GemvInt8
+from torch_aio.kernels.gemv_int8 import DIGITS, MOST_ROWS, GemvInt8
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR
 from torch_aio.kernels.pack_int8 import HEAD, PackedInt8, PackPanelsInt8
 from torch_aio.kernels.panel import panel_columns
@@ -112,20 +111,28 @@ def test_extremes_neither_saturate_nor_overflow(isa, low):
 
 
 @every
-def test_few_rows_keep_their_activations(isa):
-    """f32 rows times quantised weights, as near to fp64 as eager."""
-    tile = isa.tile[0]
-    width = panel_columns(isa, tile)
+def test_few_rows_have_activations_of_two_digits(isa):
+    """Bit-equal to an integer reference; the error of activations is that of 14 bits or less."""
+    (_, vectors), base = isa.tile[0], isa.dot.levels + 1
     for number, (_, n, k) in enumerate(SIZES):
-        rows, weight = 1 + number % MOST_ROWS, torch.randn(n, k)
-        x, y = torch.randn(rows, k), torch.full((rows, n), float("nan"))
-        panels = PackedInt8(width, transposed=True)(weight)
-        run_kernel(GemvInt8(rows, tile[1]), isa, -(-n // width), 2, x=x, x_outer=0, x_inner=0,
-                   x_row=k * 4, w=panels, w_outer=0, w_inner=0, y=y, y_outer=0, y_inner=0,
-                   y_row=n * 4, n=n, k=k, inner=1)  # fmt: skip
+        rows, weight, words = 1 + number % MOST_ROWS, torch.randn(n, k), row_words(k)
+        x, c = torch.randn(rows, k), torch.full((rows, n), float("nan"))
+        q, info = torch.zeros(rows, DIGITS, words, dtype=torch.int32), torch.zeros(rows, 3)
+        run_kernel(QuantiseRows(DIGITS), isa, rows, 1, x=x, x_outer=0, x_inner=0, x_row=k * 4, q=q,
+                   q_row=words * 4, info=info, rows=rows, inner=1, k=k)  # fmt: skip
+        panels = PackedInt8(panel_columns(isa, isa.tile[0]), transposed=True)(weight)
+        run_kernel(GemvInt8(rows, vectors), isa, panels.shape[0], 2, a=q, a_outer=0, a_inner=0,
+                   a_row=words * 8, a_digit=words * 4, info=info, info_outer=0, info_inner=0,
+                   info_row=12, b=panels, b_outer=0, b_inner=0, c=c, c_outer=0, c_inner=0,
+                   c_row=n * 4, n=n, k=-(-k // 4), inner=1)  # fmt: skip
+        signed = torch.int8 if isa.dot.offset else torch.uint8
+        digits = q.view(signed)[..., :k].long() - info.view(torch.int32)[:, 1:, None].long()
         bytes_, steps = unpacked(panels, n, k)
-        dense = bytes_.float() * steps[:, None]
-        assert_close(y, x.double() @ dense.double().t(), x @ dense.t(), f"{rows}x{n}x{k}")
+        high, low = ((digits[:, i] @ bytes_.t()).float() for i in range(2))
+        exact = (high.double() * base + low.double()).float()
+        assert torch.equal(c, exact * (info[:, :1] * steps))
+        near = (digits[:, 0] * base + digits[:, 1]).float() * info[:, :1]
+        assert ((near - x).abs() <= info[:, :1] * 0.51).all()
 
 
 @every

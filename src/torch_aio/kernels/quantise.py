@@ -1,9 +1,10 @@
-"""Quantised rows of activations: bytes, and for each row the scale and the number that zero became.
+"""Quantised rows of activations: bytes, and for each row the scale and what zero became.
 
-    s = (max(x, 0) - min(x, 0)) / levels;  z = round(-min(x, 0) / s);  q = round(x / s + z)
+    s = (max(x, 0) - min(x, 0)) / top;  z = round(-min(x, 0) / s);  q = round(x / s + z)
 
-``levels`` and the ``offset`` that is taken off before storing are the instruction set's
-(``isa.Dot``). A row of zeros has s = 0; a row with a NaN or an infinity has s = NaN.
+``top`` is the largest level: ``levels`` of the instruction set (``isa.Dot``), whose ``offset`` is
+taken off before storing, or with two digits the largest number of two such bytes. A row of zeros
+has s = 0; a row with a NaN or an infinity has s = NaN.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from typing import ClassVar
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Dot
-from torch_aio.codegen.types import Value, f32, i8, i32, vec
+from torch_aio.codegen.types import Value, f32, i8, i32
 from torch_aio.ir.symbols import Int, ceil_div
 from torch_aio.kernels import rows
 from torch_aio.kernels.spec import KernelSpec
 
-INFO_BYTES = 8
-"""What is known of a row: s (f32) and z less the offset (i32)."""
 SMALLEST = 1e-30
 """Rows that span less are zeros: levels over the span would overflow."""
 
@@ -32,22 +31,29 @@ def row_words(k: Int) -> Int:
     return ceil_div(k, 128) * 32 + 16
 
 
+def info_words(digits: int) -> int:
+    """Words that are known of a row: s (f32), then the digits of z less the offset (i32)."""
+    return 1 + digits
+
+
 @dataclass(frozen=True)
 class QuantiseRows(KernelSpec):
     """q, info = quantised rows of x, for ``inner`` * outer matrices of ``rows`` rows of ``k`` f32.
 
-    x: rows ``x_row`` bytes apart, elements together. q: rows of ``row_words(k)`` words, dense;
-    what follows the last element is undefined. info: ``INFO_BYTES`` a row, dense. Units: rows.
+    x: rows ``x_row`` bytes apart, elements together. q: for each row ``digits`` (the higher first)
+    of ``q_row`` bytes; what follows the last element is undefined. info: ``info_words`` a row,
+    dense. Units: rows.
     """
 
+    digits: int = 1
     params: ClassVar[Params] = Params(
         "x:ptr x_outer:int x_inner:int x_row:int q:ptr q_row:int info:ptr rows:int inner:int k:int"
     )
 
     @property
     def name(self) -> str:
-        """``quantise_rows_f32``."""
-        return "quantise_rows_f32"
+        """``quantise_rows_f32_1``."""
+        return f"quantise_rows_f32_{self.digits}"
 
     def emit(self, k: Builder) -> None:
         """Two sweeps over a row: its extremes, then its bytes."""
@@ -56,11 +62,54 @@ class QuantiseRows(KernelSpec):
             row, matrix = k.urem(unit.i, p.rows), k.udiv(unit.i, p.rows)
             outer, inner = k.udiv(matrix, p.inner), k.urem(matrix, p.inner)
             x = k.at(p.x, k.mul(p.x_outer, outer), k.mul(p.x_inner, inner), k.mul(p.x_row, row))
-            scale, factor, zero = _parameters(k, *_extremes(k, x, p.k))
-            info = k.at(p.info, k.mul(unit.i, INFO_BYTES))
+            scale, factor, zero = self._parameters(k, *_extremes(k, x, p.k))
+            info = k.at(p.info, k.mul(unit.i, 4 * info_words(self.digits)))
             k.store(scale, info)
-            k.store(k.cast(k.fsub(zero, k.const(f32, _dot(k).offset)), i32), info, 4)
-            _quantise(k, x, k.at(p.q, k.mul(p.q_row, unit.i)), p.k, factor, zero)
+            for n, digit in enumerate(self._digits(k, k.cast(zero, i32))):
+                k.store(digit, info, 4 * (n + 1))
+            q = k.at(p.q, k.mul(k.mul(p.q_row, self.digits), unit.i))
+            self._quantise(k, x, q, (factor, zero))
+
+    def _top(self, k: Builder) -> int:
+        return int((_dot(k).levels + 1) ** self.digits) - 1
+
+    def _parameters(
+        self, k: Builder, low: Value, high: Value, odd: Value
+    ) -> tuple[Value, Value, Value]:
+        """Scale, its inverse, and the level of zero."""
+        top, nothing = k.const(f32, self._top(k)), k.const(f32, 0)
+        span = k.fsub(high, low)
+        is_some = k.fcmp("ogt", span, k.const(f32, SMALLEST))
+        scale = k.select(is_some, k.fdiv(span, top), nothing)
+        factor = k.select(is_some, k.fdiv(top, span), nothing)
+        zero = k.call("llvm.rint", f32, [k.fmul(k.fneg(low), factor)])
+        return k.fadd(scale, odd), factor, self._clamped(k, zero)
+
+    def _quantise(self, k: Builder, x: Value, q: Value, by: tuple[Value, Value]) -> None:
+        factors, zeros = (k.splat(value, k.isa.lanes(f32)) for value in by)
+
+        def convert(column: Size, mask: Value | None, carried: list[Value]) -> list[Value]:
+            level = self._clamped(k, k.fma(_load(k, x, column, mask), factors, zeros))
+            number = k.cast(k.call("llvm.rint", level.type, [level]), i32)
+            for n, digit in enumerate(self._digits(k, number)):
+                k.store(k.cast(digit, i8), q, column, k.mul(k.p.q_row, n))
+            return carried
+
+        rows.sweep(k, 0, k.p.k, convert)
+
+    def _digits(self, k: Builder, number: Value) -> list[Value]:
+        """The digits of an i32, the higher first, less the offset."""
+        dot, type_ = _dot(k), number.type
+        digits = [number]
+        if self.digits == 2:
+            shift, low = k.const(type_, dot.levels.bit_length()), k.const(type_, dot.levels)
+            digits = [k.op("lshr", number, shift), k.op("and", number, low)]
+        return [k.op("sub", digit, k.const(type_, dot.offset)) for digit in digits]
+
+    def _clamped(self, k: Builder, level: Value) -> Value:
+        """Within the levels; NaN becomes 0."""
+        top, nothing = k.const(level.type, self._top(k)), k.const(level.type, 0)
+        return _least(k, _most(k, level, nothing), top)
 
 
 def _dot(k: Builder) -> Dot:
@@ -85,40 +134,9 @@ def _extremes(k: Builder, x: Value, count: Size) -> tuple[Value, Value, Value]:
     )
 
 
-def _parameters(k: Builder, low: Value, high: Value, odd: Value) -> tuple[Value, Value, Value]:
-    """Scale, its inverse, and the level of zero."""
-    levels, nothing = k.const(f32, _dot(k).levels), k.const(f32, 0)
-    span = k.fsub(high, low)
-    is_some = k.fcmp("ogt", span, k.const(f32, SMALLEST))
-    scale = k.select(is_some, k.fdiv(span, levels), nothing)
-    factor = k.select(is_some, k.fdiv(levels, span), nothing)
-    zero = k.call("llvm.rint", f32, [k.fmul(k.fneg(low), factor)])
-    return k.fadd(scale, odd), factor, _clamped(k, zero)
-
-
-def _quantise(k: Builder, x: Value, q: Value, count: Size, factor: Value, zero: Value) -> None:
-    lanes = k.isa.lanes(f32)
-    factors, zeros = k.splat(factor, lanes), k.splat(zero, lanes)
-    offset = k.const(vec(i32, lanes), _dot(k).offset)
-
-    def convert(column: Size, mask: Value | None, carried: list[Value]) -> list[Value]:
-        level = _clamped(k, k.fma(_load(k, x, column, mask), factors, zeros))
-        number = k.cast(k.call("llvm.rint", level.type, [level]), i32)
-        k.store(k.cast(k.op("sub", number, offset), i8), q, column)
-        return carried
-
-    rows.sweep(k, 0, count, convert)
-
-
 def _load(k: Builder, x: Value, column: Size, mask: Value | None) -> Value:
     vector, place = k.isa.vector(f32), k.mul(column, 4)
     return k.masked_load(vector, mask, x, place) if mask else k.load(vector, x, place)
-
-
-def _clamped(k: Builder, level: Value) -> Value:
-    """Within the levels; NaN becomes 0."""
-    most, nothing = k.const(level.type, _dot(k).levels), k.const(level.type, 0)
-    return _least(k, _most(k, level, nothing), most)
 
 
 def _least(k: Builder, a: Value, b: Value) -> Value:
