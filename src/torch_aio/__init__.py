@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         ReleasedError,
     )
     from torch_aio.tools.explain import explain
+    from torch_aio.tools.verify import verify
 
 __version__ = VERSION
 
 _HOMES = {
     "compile": "capture.export",
     "explain": "tools.explain",
+    "verify": "tools.verify",
     "refresh": "engine.weights",
     "Options": "config",
     "AioError": "errors",
@@ -62,6 +64,7 @@ __all__ = [
     "compile",
     "explain",
     "refresh",
+    "verify",
 ]
 
 

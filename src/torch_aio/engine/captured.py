@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
+
+from torch_aio.ir.spec import TensorSpec
 
 
 @dataclass
@@ -35,3 +38,24 @@ class Captured:
             f"{self.name} ({self.door}): capture {self.seconds:.3f} s; compiled in "
             f"{sum(spent.values()):.3f} s: {stages} ({compiled} compiled, {loaded} from the cache)"
         )
+
+
+def weight_specs(module: GraphModule) -> dict[str, TensorSpec]:
+    """The specs of the graph's constants, by name."""
+    return {str(n.target): n.meta["spec"] for n in module.graph.nodes if n.op == "get_attr"}
+
+
+def misfit_of(name: str, weight: torch.Tensor, spec: TensorSpec) -> str:
+    """How a weight differs from its spec, "" where it has its type and layout."""
+    if (
+        weight.dtype is spec.dtype
+        and weight.shape == spec.shape
+        and weight.is_cpu
+        and weight.layout is torch.strided
+        and weight.stride() == spec.stride
+    ):
+        return ""
+    return (
+        f"a weight ({name}) is {weight.dtype} {tuple(weight.shape)} with strides {weight.stride()} "
+        f"on {weight.device} instead of {spec.dtype} {spec.shape}, {spec.stride}"
+    )

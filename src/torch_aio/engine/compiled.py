@@ -17,7 +17,7 @@ import torch
 
 from torch_aio import banner, config, log, switch
 from torch_aio.compiling import clock, stage, uncollected
-from torch_aio.engine.captured import Captured
+from torch_aio.engine.captured import Captured, misfit_of, weight_specs
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants
 from torch_aio.engine.packs import STORE
@@ -27,7 +27,6 @@ from torch_aio.engine.tuning import Call, Trial, winners
 from torch_aio.engine.variant import Variant
 from torch_aio.engine.weights import WeightState, picker, watch
 from torch_aio.errors import CompileError, ReleasedError
-from torch_aio.ir.spec import TensorSpec
 from torch_aio.plan.choice import best_guess
 from torch_aio.runtime.machine import Machine, machine
 
@@ -40,7 +39,21 @@ MOST_SIZES = 4096
 
 profiler_enabled = torch._C._autograd._profiler_enabled
 
+Calls = dict["CompiledGraph", tuple[tuple[Any, ...], dict[str, torch.Tensor]]]
 _observers: list[list[CompiledGraph]] = []
+_recorders: list[Calls] = []
+
+
+@contextmanager
+def recorded() -> Iterator[Calls]:
+    """Collect the inputs (copies) and weights by name of the last call of each graph inside."""
+    calls: Calls = {}
+    _recorders.append(calls)
+    try:
+        with observed():
+            yield calls
+    finally:
+        _recorders.remove(calls)
 
 
 @contextmanager
@@ -81,7 +94,7 @@ class CompiledGraph:
         self._pick_inputs = picker(captured.arguments)
         self._symbols = SymbolReader(captured.module)
         self._by_size: dict[tuple[int, ...], Variant] = {}
-        specs = _weight_specs(captured.module)
+        specs = weight_specs(captured.module)
         self._names = (*captured.live, *(n for n in specs if n not in captured.live))
         self._specs = [specs.get(name) for name in self._names]
         self._pick_live = picker(tuple(captured.live.values()))
@@ -94,7 +107,7 @@ class CompiledGraph:
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The flat outputs; falls back to PyTorch where the engine failed or is switched off."""
         if _observers:
-            self._report()
+            self._report(args)
         if self.failure or not switch.on:
             return self._fallback(args)
         if profiler_enabled():
@@ -157,10 +170,16 @@ class CompiledGraph:
             for variant in [v for v in state.packs if v not in self.variants]:
                 del state.packs[variant]
 
-    def _report(self) -> None:
+    def _report(self, args: tuple[Any, ...]) -> None:
         for graphs in _observers:
             if self not in graphs:
                 graphs.append(self)
+        for calls in _recorders:
+            inputs = (
+                x.clone() if isinstance(x, torch.Tensor) else x for x in self._pick_inputs(args)
+            )
+            weights = self._pick_live(args) + self._owned
+            calls[self] = tuple(inputs), dict(zip(self._names, weights, strict=True))
 
     def _fail(self, error: Exception) -> None:
         """Leave the graph to PyTorch from now on; raises instead where the user is strict."""
@@ -188,14 +207,9 @@ class CompiledGraph:
     def _fit(self, weights: Sequence[torch.Tensor]) -> bool:
         """Whether the weights have the types and layouts that the graph was captured with."""
         for name, spec, weight in zip(self._names, self._specs, weights, strict=True):
-            if spec is not None and not _is_of(weight, spec):
-                log.notice_once(
-                    f"weights {id(self)}",
-                    f"{self.captured.name} runs on PyTorch while a weight ({name}) is "
-                    f"{weight.dtype} {tuple(weight.shape)} with strides {weight.stride()} on "
-                    f"{weight.device} instead of {spec.dtype} {spec.shape}, {spec.stride}: compile "
-                    "it again",
-                )
+            if spec is not None and (misfit := misfit_of(name, weight, spec)):
+                text = f"{self.captured.name} runs on PyTorch while {misfit}: compile it again"
+                log.notice_once(f"weights {id(self)}", text)
                 return False
         return True
 
@@ -283,17 +297,3 @@ class CompiledGraph:
         took = self.captured.took(spent, jit.compiled - before[0], jit.loaded - before[1])
         log.debug("%s", took)
         return variant
-
-
-def _weight_specs(module: torch.fx.GraphModule) -> dict[str, TensorSpec]:
-    return {str(n.target): n.meta["spec"] for n in module.graph.nodes if n.op == "get_attr"}
-
-
-def _is_of(weight: torch.Tensor, spec: TensorSpec) -> bool:
-    return (
-        weight.dtype is spec.dtype
-        and weight.shape == spec.shape
-        and weight.is_cpu
-        and weight.layout is torch.strided
-        and weight.stride() == spec.stride
-    )

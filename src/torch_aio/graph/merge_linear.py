@@ -45,6 +45,7 @@ def _merge(layers: Sequence[Node]) -> bool:
     first, (x, *_) = fitting[0], operands(fitting[0])
     merged = emit(first.graph, first, aten.linear.default, (x, *_constants(fitting, first)))
     merged.meta["int8"] = first.meta.get("int8", False)
+    merged.meta["names"] = tuple(n for layer in fitting for n in layer.meta.get("names", ()))
     last = spec(merged).ndim - 1
     ends = list(accumulate(_width(layer) for layer in fitting))
     for layer, end in zip(fitting, ends, strict=True):

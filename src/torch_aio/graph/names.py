@@ -1,4 +1,4 @@
-"""What the filters call an operator: its kind and the path of its module.
+"""Pass ``name_operators``: what the filters call an operator, its kind and its module's path.
 
     linear in module encoder.layer.3.output.dense  ->  "Linear:encoder.layer.3.output.dense"
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from torch_aio.graph.hoist_constants import is_constant
 from torch_aio.graph.rewrite import aten, bind, calls, spec
@@ -39,17 +39,20 @@ def kind(node: Node) -> str:
     return "".join(word[:1].upper() + word[1:] for word in name.strip("_").split("_"))
 
 
-def name(node: Node) -> str:
-    """The name that filters match: kind and path of the module."""
-    path = str(node.meta.get("path", ""))
-    return f"{kind(node)}:{path}" if path else kind(node)
+def name_operators(gm: GraphModule) -> int:
+    """Write meta["names"], what filters call a node; returns 0, as nothing is rewritten.
+
+    Before linears are merged: a merged one then has the names of all.
+    """
+    for node in gm.graph.nodes:
+        if node.op == "call_function":
+            path = str(node.meta.get("path", ""))
+            node.meta["names"] = (f"{kind(node)}:{path}" if path else kind(node),)
+    return 0
 
 
-def matches(pattern: str, node: Node) -> bool:
-    """Whether a filter means this node, by either name of its kind."""
-    first = name(node)
-    known, _, path = first.partition(":")
-    names = [first]
-    if known in ALIASES:
-        names.append(ALIASES[known] + (f":{path}" if path else ""))
+def matches(pattern: str, name: str) -> bool:
+    """Whether a filter means an operator of this name, by either name of its kind."""
+    known, colon, path = name.partition(":")
+    names = [name, f"{ALIASES[known]}{colon}{path}"] if known in ALIASES else [name]
     return any(re.match(pattern, candidate) for candidate in names)

@@ -25,6 +25,7 @@ from torch_aio.graph.fuse_shuffle import fuse_shuffle
 from torch_aio.graph.hoist_constants import hoist_constants
 from torch_aio.graph.layout import layout
 from torch_aio.graph.merge_linear import merge_linear
+from torch_aio.graph.names import name_operators
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.quantise import quantise
 from torch_aio.graph.reinplace import reinplace
@@ -42,6 +43,7 @@ REWRITES: tuple[Pass, ...] = (
     drop_masks,
     drop_copies,
     fuse_shuffle,
+    name_operators,
     merge_linear,
     reinplace,
     hoist_constants,

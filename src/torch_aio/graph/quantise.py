@@ -22,7 +22,7 @@ def quantise(gm: GraphModule, pattern: str) -> int:
     """
     count = 0
     for node in gm.graph.nodes:
-        if node.op != "call_function" or node.meta.get("constant") or not matches(pattern, node):
+        if not any(matches(pattern, name) for name in node.meta.get("names", ())):
             continue
         reason = why_not(node)
         if reason is None:

@@ -24,7 +24,9 @@ from torch_aio.plan.rows import row_of
 class Line:
     """One node: its operation, what became of it, the kernel or the reason, the user's line.
 
-    ``way``: what was chosen where there were several ways to take, and what was not.
+    ``way``: what was chosen where there were several ways to take, and what was not. ``names``:
+    what the filters call it (a merged linear has several); ``int8``: whether it was converted, and
+    ``refused`` why not where the filter means it.
     """
 
     graph: str
@@ -37,6 +39,9 @@ class Line:
     source: str
     path: str
     way: str = ""
+    names: tuple[str, ...] = ()
+    int8: bool = False
+    refused: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -45,8 +50,9 @@ class Line:
 
     @property
     def what(self) -> str:
-        """The kernel, with its way, or the reason."""
-        return f"{self.detail} ({self.way})" if self.way else self.detail
+        """The kernel, with its way, or the reason; why it is not in int8 where it should be."""
+        text = f"{self.detail} ({self.way})" if self.way else self.detail
+        return f"{text}; not in int8: {self.refused}" if self.refused else text
 
 
 class Narrow(NamedTuple):
@@ -59,6 +65,10 @@ class Narrow(NamedTuple):
 
 INEXACT = {"winograd": "Winograd convolutions", "strassen": "Strassen products"}
 """Kernels with fewer multiplications and larger errors, by the beginning of their names."""
+
+
+UNNAMED = ("view", "outside")
+"""Verdicts of what computes nothing: no filter is meant for it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,17 @@ class Explanation:
         """The nodes that PyTorch runs."""
         return tuple(line for line in self.lines if not line.is_ours)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the filters call the operators, in the order of the graph, each name once."""
+        named = (name for line in self.lines if line.verdict not in UNNAMED for name in line.names)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def int8(self) -> tuple[str, ...]:
+        """The names of the operators that run in int8."""
+        return tuple(name for line in self.lines if line.int8 for name in line.names)
+
     def __str__(self) -> str:
         head = ("node", "operation", "verdict", "kernel or reason", "source")
         rows = [
@@ -111,6 +132,8 @@ class Explanation:
             f"{self.networks} networks; {self.nodes:.1%} of nodes and {self.flops:.1%} of FLOPs "
             "on our kernels"
         )
+        if self.int8:
+            totals += f"\n{len(self.int8)} operators in int8"
         if self.winograd is not None:
             counts = [f"{self._count(kind)} {words}" for kind, words in INEXACT.items()]
             found = " and ".join(count for count in counts if not count.startswith("0 "))
@@ -132,12 +155,19 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
     A module or function goes through torch.compile(backend="aio"); a frozen ScriptModule or
     anything already compiled is called as it is.
     """
+    result = explanation(model, *inputs, **kwargs)
+    print(result)
+    return result
+
+
+def explanation(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanation:
+    """What ``explain`` prints."""
     run = model
-    if not isinstance(model, torch.jit.ScriptModule) and not _is_compiled(model):
+    if not isinstance(model, torch.jit.ScriptModule) and not is_compiled(model):
         run = torch.compile(model, backend="aio")
-    copies = _copied((inputs, kwargs))
+    copies = copied((inputs, kwargs))
     with compiled.observed() as graphs, torch.no_grad():
-        answer = _copied(run(*inputs, **kwargs))
+        answer = copied(run(*inputs, **kwargs))
     lines = [line for graph in graphs for v in graph.variants[-1:] for line in _lines(graph, v)]
     networks = sum(len(v.networks) for graph in graphs for v in graph.variants[-1:])
     failures = tuple(f"{g.captured.name} fell back: {g.failure}" for g in graphs if g.failure)
@@ -147,20 +177,18 @@ def explain(model: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Explanati
         with ExitStack() as stack, torch.no_grad():
             for graph in graphs:
                 stack.enter_context(graph.otherwise(winograd=False))
-            winograd = _distance(answer, run(*copies[0], **copies[1]))
+            winograd = distance(answer, run(*copies[0], **copies[1]))
     units = [step for graph in graphs for v in graph.variants[-1:] for step in _units(v)]
     narrow = tuple(step for step in units if 0 < step.units < torch.get_num_threads())
-    result = Explanation(tuple(lines), networks, failures, winograd, narrow, len(units))
-    print(result)
-    return result
+    return Explanation(tuple(lines), networks, failures, winograd, narrow, len(units))
 
 
-def _copied(values: Any) -> Any:
+def copied(values: Any) -> Any:
     """The same structure, its tensors copied: a model may write into its inputs."""
     return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, values)
 
 
-def _distance(answer: Any, direct: Any) -> float:
+def distance(answer: Any, direct: Any) -> float:
     """The largest over the answer's tensors of max|y - direct| / max|direct|."""
     worst = 0.0
     for y, ref in zip(pytree.tree_leaves(answer), pytree.tree_leaves(direct), strict=True):
@@ -179,7 +207,8 @@ def _units(variant: Variant) -> list[Narrow]:
     ]
 
 
-def _is_compiled(model: object) -> bool:
+def is_compiled(model: object) -> bool:
+    """Whether a callable goes through one of our doors already."""
     return hasattr(model, "_torchdynamo_orig_callable") or type(model).__module__.startswith(
         "torch_aio"
     )
@@ -205,6 +234,9 @@ def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
             node.meta.get("source", ""),
             node.meta.get("path", ""),
             ways.get(node.name, ""),
+            node.meta.get("names", ()),
+            "int8" in kernels.get(node.meta.get("fused", node.name), "") and "int8" in node.meta,
+            node.meta.get("refused", {}).get("quantise", ""),
         )
 
 
