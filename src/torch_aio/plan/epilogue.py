@@ -57,7 +57,7 @@ def _home(node: Node, row: Row, member: dict[Node, Group], inside: set[Node]) ->
         return None
     if node.meta.get("layout") != home.output.meta.get("layout"):
         return None
-    if len(home.nodes) >= MOST_NODES or len(_operands([node, *home.nodes])) > MOST_OPERANDS:
+    if len(home.nodes) >= MOST_NODES or len(operands([node, *home.nodes])) > MOST_OPERANDS:
         return None
     return home
 
@@ -68,6 +68,7 @@ def _ancestors(home: Group) -> set[Node]:
     return set(home.anchor.all_input_nodes)
 
 
-def _operands(nodes: list[Node]) -> set[Node]:
+def operands(nodes: Sequence[Node]) -> set[Node]:
+    """What a group of nodes reads from outside."""
     inside = set(nodes)
     return {source for node in nodes for source in node.all_input_nodes if source not in inside}

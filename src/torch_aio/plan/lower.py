@@ -17,6 +17,7 @@ from torch_aio.plan.families.reorder import clear_halo
 from torch_aio.plan.joined import places
 from torch_aio.plan.lowering import Constant, Group, Lowering, Table
 from torch_aio.plan.plan import Plan, TensorPlan
+from torch_aio.plan.prologue import join
 from torch_aio.plan.rows import row_of
 
 
@@ -37,7 +38,7 @@ def lower(
     """
     for node in outputs:
         node.meta["escapes"] = True
-    groups = group(nodes, row_of)
+    groups = join(group(nodes, row_of), nodes, row_of)
     halos = _halos(nodes)
     ctx = Lowering(
         isa,
@@ -52,7 +53,7 @@ def lower(
         answer=answer,
     )
     last = {g.output: g for g in groups}
-    inside = {node for g in groups for node in g.nodes}
+    inside = {node for g in groups for node in _nodes(g)}
     for node in nodes:
         try:
             if node in last:
@@ -84,13 +85,18 @@ def _read_constants(ctx: Lowering) -> list[Constant | Table]:
 
 def _lower_group(ctx: Lowering, g: Group) -> None:
     ctx.label = g.output.name
-    for node in g.nodes[:-1]:
+    for node in _nodes(g)[:-1]:
         node.meta["fused"] = g.output.name
     row = row_of(g.anchor or g.output)
     assert row is not None
     if row.lower is None:
         raise TypeError(f"{row.op} has no lowering of its own")
     row.lower(ctx, g)
+
+
+def _nodes(g: Group) -> list[Node]:
+    """All nodes of a group, those in front of its anchor included."""
+    return [*(g.before.nodes if g.before else ()), *g.nodes]
 
 
 def _lower_view(ctx: Lowering, node: Node) -> None:

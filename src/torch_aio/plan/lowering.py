@@ -33,11 +33,13 @@ class Group:
     """Nodes that become one step: an anchor with its epilogue, or an elementwise chain.
 
     ``nodes`` in graph order; ``anchor`` the first where a kernel computes it, else None; the value
-    of ``output`` (the last node) is the only one that leaves the group.
+    of ``output`` (the last node) is the only one that leaves the group. ``before``: the chain whose
+    result the anchor reads, computed by the anchor's kernel (``plan.prologue``).
     """
 
     nodes: list[Node]
     anchor: Node | None
+    before: Group | None = None
 
     @property
     def output(self) -> Node:

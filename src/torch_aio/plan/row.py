@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Layout = Literal["plain", "blocked", "any"]
 
 
+Prologue = Literal["", "read", "kept"]
+
+
 def always(node: Node) -> str | None:
     """Accept every node."""
     return None
@@ -24,6 +27,11 @@ def always(node: Node) -> str | None:
 def no_halo(node: Node) -> tuple[int, int] | None:
     """Ask for no halo."""
     return None
+
+
+def no_prologue(node: Node) -> Prologue:
+    """Take no chain in front."""
+    return ""
 
 
 def is_blocked_eligible(node: Node) -> bool:
@@ -48,7 +56,8 @@ class Row:
     ``wants_blocked(node)`` refines a "blocked" row (cat along channels that do not align: no).
     ``planar(node)``: a blocked row that reads its first input plain (first convolution).
     ``halo(node)``: (rows, columns) of zeros around the planes of input 0. ``flops(node)``: counted
-    multiply-adds times two.
+    multiply-adds times two. ``prologue(node)``: whether the kernel computes the chain that makes
+    its first operand ("read"), and can also write its result for others ("kept").
     """
 
     op: Any
@@ -62,4 +71,5 @@ class Row:
     wants_blocked: Callable[[Node], bool] = is_blocked_eligible
     planar: Callable[[Node], bool] | None = None
     halo: Callable[[Node], tuple[int, int] | None] = no_halo
+    prologue: Callable[[Node], Prologue] = no_prologue
     flops: Callable[[Node], Any] | None = None
