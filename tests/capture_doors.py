@@ -16,8 +16,9 @@ def plain_engine(seen):
 
         def run(*args):
             assert not torch.is_grad_enabled()
+            carriers = capture.carriers(args)
             for name, position in capture.live.items():
-                setattr(capture.module, name, args[position])
+                setattr(capture.module, name, carriers[position])
             return tuple(capture.module(*(args[i] for i in capture.arguments)))
 
         return run

@@ -209,6 +209,32 @@ def test_live_names_the_argument_that_carries_each_weight(captured, change):
     assert_same(function(x), model(x))
 
 
+@torch.no_grad()
+def test_the_first_graph_is_bound_to_its_weights_and_the_second_takes_any(captured):
+    """Layers of one code: two graphs for all; another size of the first is bound as well."""
+    layers = [Block().eval() for _ in range(5)]
+    functions = [compiled(layer) for layer in layers]
+    x = torch.randn(3, 8)
+    for layer, function in zip(layers, functions, strict=True):
+        assert_same(function(x), layer(x))
+    assert [c.bound is not None for c in captured] == [True, False]
+    assert [len(c.arguments) for c in captured] == [1, 1]
+    torch.compiler.reset()
+    captured.clear()
+    for n in (3, 4, 5):
+        y = torch.randn(n, 8)
+        assert_same(functions[0](y), layers[0](y))
+    assert [c.bound is not None for c in captured] == [True, True]
+
+
+@torch.enable_grad()
+def test_a_graph_that_may_be_asked_for_gradients_takes_its_weights_as_arguments(captured):
+    model, x = Block().eval(), torch.randn(3, 8)
+    compiled(model)(x).sum().backward()
+    assert model.layers[0].weight.grad is not None
+    assert [c.bound for c in captured] == [None]
+
+
 @pytest.mark.parametrize("dynamic", [None, True, False])
 @torch.no_grad()
 def test_sizes(captured, dynamic):

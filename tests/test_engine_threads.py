@@ -84,6 +84,9 @@ EXPORT = """
 DYNAMO = """
     ours_one = torch.compile(one, backend="aio", dynamic=True)
     ours_two = torch.compile(two, backend="aio", dynamic=True)
+    for s in (one.s, nn.Parameter(torch.ones(16))):
+        one.s = s
+        ours_one(torch.randn(32, 256))  # the first graph is bound to one.s, the second takes any
 """
 
 

@@ -216,6 +216,45 @@ def test_a_weight_of_another_kind(door, replacement, model, notices):
         torch.testing.assert_close(compiled(x), model(x))
 
 
+@pytest.mark.parametrize("door", [exported, dynamo])
+def test_the_same_memory_seen_otherwise(door, model, notices):
+    """``p.data = p.data.t()``: neither the version nor the memory tells."""
+    x = torch.randn(5, 24)
+    with torch.no_grad():
+        compiled = door(model, x)
+        compiled(x)
+        model.first.weight.data = model.first.weight.data.t()
+        torch.testing.assert_close(compiled(x), model(x))
+        model.first.weight.data = model.first.weight.data.t()
+        torch.testing.assert_close(compiled(x), model(x))
+    assert any("while a weight" in message for message in notices.messages)
+
+
+def test_an_unknown_layout_is_looked_at_from_python(model, monkeypatch):
+    monkeypatch.setattr("torch_aio.runtime.watch.tensor_layout", lambda: None)
+    x = torch.randn(5, 24)
+    with torch.no_grad():
+        compiled = torch_aio.compile(model, (x,))
+        compiled(x)
+        model.scale.mul_(2)
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_a_compiled_module_is_let_go():
+    """The graph that Dynamo keeps for the code does not keep its weights or their packs."""
+    gc.collect()
+    packs = len(STORE)
+    model, x = Model().eval(), torch.randn(5, 24)
+    with torch.no_grad():
+        torch.compile(model, backend="aio")(x)
+    weight = weakref.ref(model.first.weight)
+    assert len(STORE) > packs
+    del model
+    gc.collect()
+    assert weight() is None
+    assert len(STORE) == packs
+
+
 def test_modules_that_share_code_keep_their_own_weights():
     """torch.compile runs equal layers by one graph: each call brings other weights."""
     layers = [nn.Linear(24, 24).eval() for _ in range(6)]

@@ -20,6 +20,9 @@ NAMES: dict[str, str] = {
     "is_preservable": "torch._export.utils:_is_preservable_cia_op",
     "TracingContext": "torch._guards:TracingContext",
     "tracing": "torch._guards:tracing",
+    # Weights bound to a graph (capture/bound.py).
+    "CompileContext": "torch._guards:CompileContext",
+    "GuardBuilder": "torch._dynamo.guards:GuardBuilder",
     "detect_fake_mode": "torch._guards:detect_fake_mode",
     "FakeTensorMode": "torch._subclasses.fake_tensor:FakeTensorMode",
     "DisableAutocast": "torch._C:_DisableAutocast",

@@ -14,8 +14,9 @@ from torch import fx
 from torch_aio import banner, config, log
 from torch_aio.capture import compat
 from torch_aio.capture.aten import Functional, Refused, functional
+from torch_aio.capture.bound import bound, forget
 from torch_aio.capture.form import into_form, qualified_name
-from torch_aio.capture.gradient import Run, guarded, without_modes
+from torch_aio.capture.gradient import Modes, Run, copied, guarded, without_modes
 from torch_aio.compiling import uncollected
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.compiled import compile_graph
@@ -68,6 +69,7 @@ def backend(
 def reset() -> None:
     """Forget, as ``torch.compiler.reset()`` asks; compiled graphs die with Dynamo's."""
     compat.counters["aio"].clear()
+    forget()
 
 
 backend.reset = reset  # type: ignore[attr-defined]
@@ -96,27 +98,37 @@ def _compile(
     constants = _constants(traced, examples, sources)
     module, live, arguments = into_form(traced.module, constants)
     logger.debug("%s:\n%s", name, module.graph)
+    eager, fallback = gm.forward, plain.forward
+    tensors = [i for i, example in enumerate(examples) if isinstance(example, torch.Tensor)]
+    held = bound(gm, constants) if traced.plain and modes == Modes() else None
+    if held is not None:
+        eager = fallback = held.complete(copied(gm).forward)
+        tensors = _among(held.arriving, tensors)
+        arguments = tuple(_among(held.arriving, arguments))
     captured = Captured(
         module=module,
         arguments=arguments,
-        fallback=plain.forward,
+        fallback=fallback,
         name=name,
         door="torch.compile",
         live=live,
+        bound=None if held is None else held.weights,
         seconds=perf_counter() - begin,
     )
     run: Run = compile_graph(captured, options)
     if not traced.plain:
         traced.bind(run)
         run = traced.call
-    return guarded(
-        _without_autocast(run),
-        gm.forward,
-        [i for i, example in enumerate(examples) if isinstance(example, torch.Tensor)],
-        modes,
-        pure=not traced.mutated,
-        name=name,
-    )
+    run = _without_autocast(run)
+    run = guarded(run, eager, tensors, modes, pure=not traced.mutated, name=name)
+    if held is not None:
+        held.take_effect()
+    return run
+
+
+def _among(positions: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Where the ``wanted`` that are among ``positions`` stand there."""
+    return [positions.index(i) for i in wanted if i in positions]
 
 
 def _check(examples: Sequence[Any]) -> None:

@@ -45,7 +45,8 @@ def into_form(
     for position, node in enumerate(placeholders):
         if position in constants:
             name, tensor = constants[position]
-            last = _constant_after(last, names.add(tensor), {**node.meta, "name": name})
+            stand_in = tensor.detach().to("meta")  # the graph does not keep what it does not own
+            last = _constant_after(last, names.add(stand_in), {**node.meta, "name": name})
             live[str(last.target)] = position
             node.replace_all_uses_with(last)
             graph.erase_node(node)

@@ -46,14 +46,20 @@ def without_modes(gm: fx.GraphModule) -> tuple[fx.GraphModule, Modes]:
         return gm, Modes()
     records = (_records(gm, entered=False), _records(gm, entered=True))
     final = [node.args[0] for node in gm.graph.nodes if node.target is compat.set_grad_enabled]
+    plain = copied(gm)
+    for node in reversed(plain.graph.nodes):
+        if _is_switch(node):
+            plain.graph.erase_node(node)
+    plain.recompile()
+    return plain, Modes(records, uniform=False, final=bool(final[-1]) if final else None)
+
+
+def copied(gm: fx.GraphModule) -> fx.GraphModule:
+    """A module of the same attributes with a copy of the graph."""
     graph = fx.Graph()
     output = graph.graph_copy(gm.graph, val_map={})
     graph.output(output)
-    for node in reversed(graph.nodes):
-        if _is_switch(node):
-            graph.erase_node(node)
-    modes = Modes(records, uniform=False, final=bool(final[-1]) if final else None)
-    return fx.GraphModule(gm, graph), modes
+    return fx.GraphModule(gm, graph)
 
 
 def guarded(

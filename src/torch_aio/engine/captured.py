@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,11 @@ from torch_aio.ir.spec import TensorSpec
 class Captured:
     """One captured function in the graph form (see ARCHITECTURE.md).
 
-    ``live`` maps a constant's name to the position of the argument that carries its live tensor
-    at each call (torch.compile passes parameters as arguments); constants not in it are owned by
-    the graph. ``arguments`` are the positions of the arguments that feed the placeholders.
+    ``live`` maps a constant's name to its position in ``carriers``; constants not in it are owned
+    by the graph. ``arguments`` are the positions of the arguments that feed the placeholders.
     ``fallback`` takes the same positional arguments and returns the same flat outputs, by PyTorch.
-    ``seconds``: what the capture took.
+    ``seconds``: what the capture took. ``bound``: live tensors, always the same ones, which no
+    argument carries.
     """
 
     module: GraphModule
@@ -30,6 +31,14 @@ class Captured:
     door: str
     live: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    bound: Mapping[int, weakref.ref[torch.Tensor]] | None = None
+
+    def carriers(self, args: Sequence[Any]) -> Any:
+        """What holds the live tensors of a call, by position: its arguments, or what is bound.
+
+        torch.compile passes parameters as arguments where the graph is not bound to them.
+        """
+        return args if self.bound is None else {i: ref() for i, ref in self.bound.items()}
 
     def took(self, spent: Mapping[str, float], compiled: int, loaded: int) -> str:
         """What one compile of it took, by stage, and how many kernels; several share a capture."""

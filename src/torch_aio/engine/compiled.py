@@ -17,7 +17,7 @@ import torch
 
 from torch_aio import banner, config, log, switch
 from torch_aio.compiling import clock, stage, uncollected
-from torch_aio.engine.captured import Captured, misfit_of, weight_specs
+from torch_aio.engine.captured import Captured, weight_specs
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants
 from torch_aio.engine.packs import STORE
@@ -25,7 +25,7 @@ from torch_aio.engine.released import MESSAGE, named, trim
 from torch_aio.engine.symbols import SymbolReader
 from torch_aio.engine.tuning import Call, Trial, winners
 from torch_aio.engine.variant import Variant
-from torch_aio.engine.weights import WeightState, picker, watch
+from torch_aio.engine.weights import WeightState, misfit, picker, watch
 from torch_aio.errors import CompileError, ReleasedError
 from torch_aio.plan.choice import best_guess
 from torch_aio.runtime.machine import Machine, machine
@@ -98,6 +98,7 @@ class CompiledGraph:
         self._names = (*captured.live, *(n for n in specs if n not in captured.live))
         self._specs = [specs.get(name) for name in self._names]
         self._pick_live = picker(tuple(captured.live.values()))
+        self._is_bound = captured.bound is not None
         self._owned = tuple(getattr(captured.module, n) for n in self._names[len(captured.live) :])
         self._trials: dict[Variant, Trial] = {}
         self._states: dict[tuple[int, ...], WeightState] = {}
@@ -118,23 +119,37 @@ class CompiledGraph:
     def _run(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         inputs = self._pick_inputs(args)
         env = self._symbols.read(inputs)
-        weights = self._pick_live(args) + self._owned
-        known, state = self._current
-        if state is None or not (all(map(is_, weights, known)) and state.unmodified(weights)):
-            state = self._state_of(weights)
-            if state is None:
-                return self._fallback(args)
+        state = self._state_for(args)
+        if state is None:
+            return self._fallback(args)
         try:
-            variant = self._by_size.get(tuple(env.values())) or self._find(env, weights)
+            variant = self._by_size.get(tuple(env.values())) or self._find(env, args)
             if variant is None:
                 return self._fallback(args)
-            constants = state.packs.get(variant) or self._pack(variant, state, weights)
+            constants = state.packs.get(variant) or self._pack(variant, state, args)
             if self._trials and (trial := self._trials.get(variant)) and trial.begins(env):
-                return self._tune(trial, state, weights, (inputs, env, constants))
+                return self._tune(trial, state, args, (inputs, env, constants))
             return variant.run(inputs, env, constants)
         except CompileError as error:
             self._fail(error)
             return self._fallback(args)
+
+    def _state_for(self, args: tuple[Any, ...]) -> WeightState | None:
+        """The state of the weights of a call; None where they do not fit."""
+        known, state = self._current
+        if self._is_bound and state is not None and state.holds():
+            return state
+        weights = self._weights(args)
+        if state is None or not (all(map(is_, weights, known)) and state.unmodified(weights)):
+            return self._state_of(weights)
+        return state
+
+    def _weights(self, args: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        """The weights of a call, in the order of the names."""
+        return self._pick_live(self.captured.carriers(args)) + self._owned
+
+    def _by_name(self, args: Sequence[Any]) -> dict[str, torch.Tensor]:
+        return dict(zip(self._names, self._weights(args), strict=True))
 
     def refresh(self) -> None:
         """Pack every weight again at the next call: for changes that cannot be seen.
@@ -194,34 +209,24 @@ class CompiledGraph:
         state = self._states.get(key)
         if state is None or not (state.same(weights) and state.unmodified(weights)):
             with self._lock:
-                if not self._fit(weights):
+                if text := misfit(self._names, self._specs, weights):
+                    text = f"{self.captured.name} runs on PyTorch while {text}: compile it again"
+                    log.notice_once(f"weights {id(self)}", text)
                     return None
                 state = WeightState(weights, state)
                 kept = [item for item in self._states.items() if item[1].lasts()]
                 if not self.options.release_weights:
                     kept = kept[1 - MOST_STATES :]
                 self._states = {**dict(kept), key: state}
-        self._current = weights, state
+        self._current = () if self._is_bound else weights, state
         return state
 
-    def _fit(self, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether the weights have the types and layouts that the graph was captured with."""
-        for name, spec, weight in zip(self._names, self._specs, weights, strict=True):
-            if spec is not None and (misfit := misfit_of(name, weight, spec)):
-                text = f"{self.captured.name} runs on PyTorch while {misfit}: compile it again"
-                log.notice_once(f"weights {id(self)}", text)
-                return False
-        return True
-
-    def _pack(
-        self, variant: Variant, state: WeightState, weights: Sequence[torch.Tensor]
-    ) -> Constants:
+    def _pack(self, variant: Variant, state: WeightState, args: tuple[Any, ...]) -> Constants:
         with self._lock:
             constants: Constants | None = state.packs.get(variant)
             if constants is None:
                 log.debug("%s: weights are packed", self.captured.name)
-                pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
-                constants = self._keep(variant, state, pool)
+                constants = self._keep(variant, state, ConstantPool(self._by_name(args)))
             return constants
 
     def _keep(self, variant: Variant, state: WeightState, pool: ConstantPool) -> Constants:
@@ -235,13 +240,10 @@ class CompiledGraph:
         return constants
 
     def _tune(
-        self, trial: Trial, state: WeightState, weights: Sequence[torch.Tensor], call: Call
+        self, trial: Trial, state: WeightState, args: tuple[Any, ...], call: Call
     ) -> tuple[Any, ...]:
-        """Run a call; behind it the variant that its timings prefer takes over, if one does.
-
-        Other threads go on with the old one meanwhile.
-        """
-        by_name, old = dict(zip(self._names, weights, strict=True)), trial.variant
+        """Run a call; behind it the variant that its timings prefer replaces the old one."""
+        by_name, old = self._by_name(args), trial.variant
         try:
             outputs = trial.run(call, by_name)
             new = trial.better(by_name) or old
@@ -260,7 +262,7 @@ class CompiledGraph:
                 raise trial.failure
         return outputs
 
-    def _find(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant | None:
+    def _find(self, env: Mapping[str, int], args: tuple[Any, ...]) -> Variant | None:
         """The variant for these sizes, compiled if there is none yet; None beyond the limit."""
         with self._lock:
             variant = next((v for v in self.variants if v.holds(env)), None)
@@ -269,7 +271,7 @@ class CompiledGraph:
                     text = f"more than {MOST_VARIANTS} kinds of sizes; the rest runs on PyTorch"
                     log.notice_once(f"variants {id(self)}", f"{self.captured.name}: {text}")
                     return None
-                variant = self._compile(env, weights)
+                variant = self._compile(env, args)
                 self.variants.append(variant)
             if len(self._by_size) >= MOST_SIZES:
                 self._by_size = {}
@@ -277,8 +279,8 @@ class CompiledGraph:
             return variant
 
     @uncollected()
-    def _compile(self, env: Mapping[str, int], weights: Sequence[torch.Tensor]) -> Variant:
-        pool = ConstantPool(dict(zip(self._names, weights, strict=True)))
+    def _compile(self, env: Mapping[str, int], args: tuple[Any, ...]) -> Variant:
+        pool = ConstantPool(self._by_name(args))
         known, jit = winners(self._host, env), self._host.jit
         before = jit.compiled, jit.loaded
         try:
@@ -288,12 +290,11 @@ class CompiledGraph:
                 if known is not None and (trial := Trial(variant, known, env)).is_due:
                     self._trials[variant] = trial
                 _, state = self._current
-                if state is not None and state.same(weights):
+                if state is not None and state.same(tuple(pool.weights.values())):
                     self._keep(variant, state, pool)
         except (CompileError, ReleasedError):
             raise
         except Exception as error:
             raise CompileError(f"{type(error).__name__}: {error}") from error
-        took = self.captured.took(spent, jit.compiled - before[0], jit.loaded - before[1])
-        log.debug("%s", took)
+        log.debug(self.captured.took(spent, jit.compiled - before[0], jit.loaded - before[1]))
         return variant

@@ -1,7 +1,8 @@
 """Weights as they were when they were packed, and whether they still are.
 
 Seen: another tensor in the argument's place (identity), an in-place change (``_version``), another
-memory (``data_ptr``). Not to be seen: ``p.data.copy_()`` and writes through numpy (``refresh()``).
+memory, dtype, shape or strides. Not to be seen: ``p.data.copy_()`` and writes through numpy
+(``refresh()``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any, Protocol
 
 import torch
 
+from torch_aio.engine.captured import misfit_of
 from torch_aio.engine.packs import STORE
 from torch_aio.engine.released import has_storage, release
 from torch_aio.errors import ReleasedError
+from torch_aio.ir.spec import TensorSpec
+from torch_aio.runtime.machine import machine
+from torch_aio.runtime.watch import Watch
+from torch_aio.runtime.watch import watch as over
 
-_pointer = operator.methodcaller("data_ptr")
 _version = operator.attrgetter("_version")
 
 
@@ -32,23 +37,37 @@ class WeightState:
     def __init__(self, tensors: Sequence[torch.Tensor], before: WeightState | None = None) -> None:
         self.packs: dict[Any, Any] = {}
         self.before = before
-        packs = self.packs
-        self._refs = tuple(weakref.ref(tensor, lambda _: packs.clear()) for tensor in tensors)
+        self._gone: list[Any] = []
+        gone, packs = self._gone, self.packs
+
+        def go(ref: Any) -> None:
+            gone.append(ref)
+            packs.clear()
+
+        self._refs = tuple(weakref.ref(tensor, go) for tensor in tensors)
         self._tracked = tuple(i for i, t in enumerate(tensors) if not t.is_inference())
         self._pick = picker(self._tracked)
-        self._versions = self._versions_of(tensors)
         self.released = bool(tensors) and not any(map(has_storage, tensors))
-        self._where = _pointer if all(map(has_storage, tensors)) else _address
-        self._pointers = list(map(self._where, tensors))
+        self._facts = self._facts_of(tensors)
+        self._watch: Watch | None = None
+
+    def holds(self) -> bool:
+        """Whether the weights live and are as they were; False may be unjustified."""
+        return not self._gone and self._watch is not None and self._watch.holds()
 
     def unmodified(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these tensors, known to be the same ones, are as they were."""
+        if self.holds():
+            return True
+        host = machine()
+        seen = over(host.differs, tensors) if host is not None else None
         if self.released:
-            return not any(map(has_storage, tensors))
-        return (
-            self._versions_of(tensors) == self._versions
-            and list(map(self._where, tensors)) == self._pointers
-        )
+            unmodified = not any(map(has_storage, tensors))
+        else:
+            unmodified = self._facts_of(tensors) == self._facts
+        if unmodified:
+            self._watch = seen
+        return unmodified
 
     def release(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give the tensors' memory back: they are packed."""
@@ -63,14 +82,23 @@ class WeightState:
         tensors = [ref() for ref in self._refs]
         return None not in tensors and self.unmodified(tensors)  # type: ignore[arg-type]
 
-    def _versions_of(self, tensors: Sequence[torch.Tensor]) -> list[int]:
-        if len(self._tracked) != len(tensors):
-            tensors = self._pick(tensors)
-        return list(map(_version, tensors))
+    def _facts_of(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
+        versions = list(map(_version, self._pick(tensors)))
+        return [versions, *((_address(t), t.dtype, t.shape, t.stride()) for t in tensors)]
 
 
 def _address(tensor: torch.Tensor) -> int:
     return tensor.data_ptr() if has_storage(tensor) else 0
+
+
+def misfit(
+    names: Sequence[str], specs: Sequence[TensorSpec | None], weights: Sequence[torch.Tensor]
+) -> str:
+    """How the first weight that does not fit differs from its spec (None: any will do), or ""."""
+    for name, spec, weight in zip(names, specs, weights, strict=True):
+        if spec is not None and (text := misfit_of(name, weight, spec)):
+            return text
+    return ""
 
 
 class Refreshable(Protocol):
@@ -105,7 +133,7 @@ def refresh() -> None:
         raise refused
 
 
-def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+def picker(positions: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:
     """A fast function from a call's arguments to those at ``positions``."""
     if not positions:
         return lambda _: ()

@@ -14,6 +14,7 @@ from torch_aio.codegen import isa as isas
 from torch_aio.codegen.isa import Isa
 from torch_aio.runtime.driver import compile_driver
 from torch_aio.runtime.threads import Team, clock, team
+from torch_aio.runtime.watch import Compare, compile_compare
 
 if TYPE_CHECKING:
     from torch_aio.codegen.jit import Jit
@@ -32,6 +33,11 @@ class Machine:
     def timed_run(self) -> Callable[[Any], None]:
         """The driver that stores the time of each step."""
         return compile_driver(self.jit, self.team.symbols, clock())
+
+    @cached_property
+    def differs(self) -> Compare:
+        """The comparison behind ``runtime.watch``."""
+        return compile_compare(self.jit)
 
 
 _lock = threading.Lock()
