@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from torch_aio.codegen.isa import AVX2, NEON, Isa
 from torch_aio.codegen.jit import Jit
-from torch_aio.kernels.conv import TILES, Conv
+from torch_aio.kernels.conv import Conv
+from torch_aio.kernels.conv_tiles import TILES
 from torch_aio.kernels.depthwise import Depthwise
 from torch_aio.kernels.gemm import Gemm
 from torch_aio.kernels.gemv import Gemv, GemvColumns

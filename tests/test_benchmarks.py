@@ -12,7 +12,8 @@ import pytest
 from benchmarks import models, report, startup, static
 
 from torch_aio.codegen.jit import Jit
-from torch_aio.kernels.conv import TILES, Conv
+from torch_aio.kernels.conv import Conv
+from torch_aio.kernels.conv_tiles import TILES
 from torch_aio.kernels.gemm import Gemm
 from torch_aio.kernels.spec import generate
 

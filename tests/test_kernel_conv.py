@@ -17,7 +17,8 @@ from torch_aio.codegen.isa import AVX2, AVX512, NEON
 from torch_aio.codegen.types import f32
 from torch_aio.kernels.blocked import ACCUMULATOR
 from torch_aio.kernels.channels import GatherChannels
-from torch_aio.kernels.conv import EVEN_TILES, OVERREAD, PLANAR_TILES, TILES, Conv, tiles_for
+from torch_aio.kernels.conv import OVERREAD, Conv
+from torch_aio.kernels.conv_tiles import EVEN_TILES, PLANAR_TILES, TILES, tiles_for
 from torch_aio.kernels.pack_conv import ChannelTable, PackConv, TakeTable, pixel_table
 from torch_aio.kernels.spec import generate
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch.fx import GraphModule, Node
 
+from torch_aio.graph.hoist_constants import is_constant
 from torch_aio.graph.names import matches
 from torch_aio.graph.rewrite import refuse, spec
 from torch_aio.kernels.pack_int8 import MOST_TERMS
-from torch_aio.plan.families import gemm
+from torch_aio.plan.families import conv, gemm
+from torch_aio.plan.families.windows import Conv, argument
+from torch_aio.plan.row import Row
 from torch_aio.plan.rows import row_of
 
-_OPS = {row.op for row in gemm.ROWS}
+_PRODUCTS = {row.op for row in gemm.ROWS}
+_CONVOLUTIONS = {row.op for row in conv.ROWS if row.planar is not None}
 
 
 def quantise(gm: GraphModule, pattern: str) -> int:
@@ -28,7 +33,7 @@ def quantise(gm: GraphModule, pattern: str) -> int:
         if reason is None:
             node.meta["int8"] = True
             count += 1
-        elif node.target in _OPS:
+        elif node.target in _PRODUCTS | _CONVOLUTIONS:
             refuse(node, "quantise", reason)
     return count
 
@@ -36,17 +41,36 @@ def quantise(gm: GraphModule, pattern: str) -> int:
 def why_not(node: Node) -> str | None:
     """None, or why an operator has no int8 form."""
     row = row_of(node)
-    if row is None or node.target not in _OPS:
-        return "only matrix products have an int8 form"
+    if row is not None and node.target in _PRODUCTS:
+        return _product(row, node)
+    if row is not None and node.target in _CONVOLUTIONS:
+        return _convolution(node)
+    return "only matrix products and convolutions have an int8 form"
+
+
+def _product(row: Row, node: Node) -> str | None:
     reason = row.accept(node)
     if reason is not None:
         return reason
     product = gemm.parse(node)
     terms = spec(product.x).shape[-1]
-    if not isinstance(terms, int):
-        return "the number of terms is not known"
+    if spec(product.y).ndim < 2:
+        return "a matrix times a vector reads no weight twice"
+    return "the number of terms is not known" if not isinstance(terms, int) else _too_many(terms)
+
+
+def _convolution(node: Node) -> str | None:
+    if not is_constant(argument(node, 1, "weight", None)):
+        return "its weight is not a constant"
+    found = Conv.of(node)
+    if found.groups > 1:
+        return "convolutions in groups are bound by memory"
+    if conv.planar(node):
+        return "an input of few channels is read as it is"
+    return _too_many(found.inputs * math.prod(found.kernel))
+
+
+def _too_many(terms: int) -> str | None:
     if terms > MOST_TERMS:
         return f"sums of more than {MOST_TERMS} terms do not fit 32 bits"
-    if spec(product.y).ndim < 2 or spec(product.x).dtype != torch.float32:
-        return "a matrix times a vector reads no weight twice"
     return None

@@ -8,9 +8,9 @@ larger tiles. Taps are a run-time loop: 1x1, 3x3 and 5x5 share one kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Value, f32, i32, i64
@@ -22,64 +22,27 @@ from torch_aio.kernels.blocked import (
     operand_params,
 )
 from torch_aio.kernels.chain import Chain, itemsize
-from torch_aio.kernels.microkernel import Address, Term, accumulate, flat, tile, zeros
+from torch_aio.kernels.conv_tiles import Tile
+from torch_aio.kernels.microkernel import (
+    FMA,
+    Address,
+    Arithmetic,
+    Term,
+    accumulate,
+    flat,
+    tile,
+    zeros,
+)
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
 ENTRY = 4
 """Bytes of an entry of the pixel table."""
-Tile = tuple[int, int]
-TILES: dict[str, dict[Tile, float]] = {
-    "avx512": {(5, 4): 1.0, (6, 4): 0.98, (4, 4): 0.98, (7, 3): 0.93, (8, 3): 0.91, (10, 1): 0.75},
-    "avx2": {(6, 2): 1.0, (8, 1): 0.65},
-    "neon": {(4, 4): 1.0, (7, 2): 0.99, (5, 3): 0.94},
-}
-"""Pixels x vectors, and speed relative to the best (one thread of Zen 5; NEON predicted).
-
-us on 1x1 512>2048@7 and 64>256@56, two threads: 5x4 220/205, 4x4 228/205, 6x4 242/208, 7x3 217/230,
-8x3 245/234, 10x2 463/452. LLVM 22 spills 8x2 to 14x2 on AVX-512: those listed do not spill.
-Share of a Neoverse N1's peak by llvm-mca (``benchmarks.static``): 4x4 0.94, 7x2 0.93, 6x2 0.92, 5x3
-0.88; 6x3 0.90, 8x2 0.89, 7x3 0.81, 5x4 0.79, 6x4 0.55 with spills."""
-EVEN_TILES: dict[str, dict[Tile, float]] = {
-    "avx512": {(6, 4): 1.0, (9, 3): 0.98, (14, 2): 0.98, (12, 2): 0.97, (13, 2): 0.95,
-               (28, 1): 0.88},
-    "avx2": {(6, 2): 1.0, (4, 3): 1.0, (3, 4): 1.0, (5, 2): 0.95},
-    "neon": {(4, 4): 1.0, (7, 2): 0.99, (5, 3): 0.94},
-}  # fmt: skip
-"""The same for pixels that lie evenly (NEON predicted).
-
-GF/s, one thread of Zen 5, AVX-512: 1x1 64>384@14 6x4 247, 9x3 246, 14x2 249, 12x2 239, 13x2 233,
-28x1 224; 160>960@7, where 13 pixels fit the plane best, 217, 219, 211, 201, 227, 192. LLVM 22
-spills 7x4, and two of the 30 registers of 14x2."""
 EVEN_TERMS = 8
 """Channels of a block that are unrolled for these tiles: with 16 the scheduler hoists loads until
 12x2 and 14x2 spill (1x1 576>96@14: 146 and 128 GF/s, with 8 243 and 252); with 4 14x2 does."""
-PLANAR_TILES: dict[str, dict[Tile, float]] = {"avx512": {(12, 2): 0.87}, "avx2": {}, "neon": {}}
-"""The same for planar input, where LLVM keeps the scalars that several pixels share until tiles
-spill: 3x3s2 3>32@226 12x2 209, by table 6x4 121, 8x3 157, 10x1 126; 3>64@226 204, 228, 162, 131."""
-MOST_COST = 1.15
-"""How much slower than the best guess a tile may look that is worth trying."""
 OVERREAD = 64
 """Pixels past the end of x that must be readable: tails of rows are computed and thrown away."""
-
-
-def tiles_for(
-    tiles: Mapping[Tile, float], even: Mapping[Tile, float], pixels: int, run: int, vectors: int
-) -> list[tuple[Tile, bool]]:
-    """Tiles for ``pixels`` x vectors of output channels (in a group), the best guess first.
-
-    Each with whether it is one of ``even``, which compute ``run`` pixels in a row; the others cross
-    the ends of rows. Those that pad much are not among them.
-    """
-
-    def cost(choice: tuple[Tile, bool]) -> float:
-        (count, width), is_even = choice
-        row, speed = (run, even) if is_even else (pixels, tiles)
-        padded = -(-row // count) * count / row * (-(-vectors // width) * width)
-        return padded / speed[choice[0]]
-
-    choices = sorted([*((t, True) for t in even), *((t, False) for t in tiles)], key=cost)
-    return [choice for choice in choices if cost(choice) <= MOST_COST * cost(choices[0])]
 
 
 @dataclass(frozen=True)
@@ -128,6 +91,7 @@ class Conv(KernelSpec):
     step: int = 0
     masked: bool = False
     chain: Chain = ACCUMULATOR
+    arithmetic: ClassVar[Arithmetic] = FMA
 
     @cached_property
     def params(self) -> Params:  # type: ignore[override]
@@ -173,7 +137,8 @@ class Conv(KernelSpec):
         group, part = k.udiv(panel, panels), k.urem(panel, panels)
         stop = k.min(k.add(chunk, p.chunk), p.in_blocks)
         block_bytes = k.mul(k.mul(p.kernel_h, p.kernel_w), self._tap_bytes(k))
-        weights = k.at(p.w, k.mul(k.add(k.mul(panel, p.in_blocks), chunk), block_bytes))
+        first = k.mul(k.add(k.mul(panel, p.in_blocks), chunk), block_bytes)
+        weights = k.at(self._weights(k, panels), first)
         source = k.mul(k.add(k.mul(group, p.in_blocks), chunk), p.x_block)
         return _Panel(
             weights,
@@ -188,9 +153,18 @@ class Conv(KernelSpec):
             k.icmp("ne", k.size(stop), p.in_blocks),
         )  # fmt: skip
 
+    def _weights(self, k: Builder, _panels: Size) -> Value:
+        """Where the weights begin, of so many panels a group."""
+        where: Value = k.p.w
+        return where
+
+    def _terms(self, k: Builder) -> int:
+        """Terms of a channel block."""
+        return k.isa.block
+
     def _tap_bytes(self, k: Builder) -> int:
         """Bytes of the weights of one step of the tap loops."""
-        return (self.columns or k.isa.block) * self.tile[1] * k.isa.width // 8
+        return (self.columns or self._terms(k)) * self.tile[1] * k.isa.width // 8
 
     def _part(
         self, k: Builder, batch: Size, group: Size, vector: Size
@@ -230,10 +204,10 @@ class Conv(KernelSpec):
     def _product(self, k: Builder, panel: _Panel, sources: list[Address]) -> list[Value]:
         """The sums over the chunk's blocks and all taps."""
         p, (pixels, vectors) = k.p, self.tile
-        state = [panel.weights, *flat(zeros(k, pixels, vectors))]
+        state = [panel.weights, *flat(zeros(k, pixels, vectors, self.arithmetic.element))]
         with k.loop(0, panel.blocks, carry=state) as block:
             is_last = k.icmp("eq", block.i, panel.last)
-            terms = k.select(is_last, k.size(p.last_terms), k.size(k.isa.block))
+            terms = k.select(is_last, k.size(p.last_terms), k.size(self._terms(k)))
             with k.loop(0, p.kernel_h, carry=block.v) as row:
                 offset = k.add(k.mul(block.i, p.x_block), k.mul(row.i, p.tap_row))
                 with k.loop(0, p.kernel_w, carry=row.v) as column:
@@ -248,19 +222,21 @@ class Conv(KernelSpec):
         """The products of one step of the tap loops; ``state``: the weights, the sums."""
         (pixels, vectors), weights = self.tile, state[0]
         size = vectors * k.isa.width // 8
-        count, apart = (self.columns, self.dilation) if self.columns else (k.isa.block, 1)
+        count, apart = (self.columns, self.dilation) if self.columns else (self._terms(k), 1)
         if not self.columns:  # the next tile: +15 % on 1x1 256>64@56, no loss elsewhere
             for row in rows:
                 k.prefetch(row.pointer, *row.offsets, pixels * (self.step or count * BYTES))
         unroll = EVEN_TERMS if self.step and not self.columns else count
         steps = [Term(n * apart * BYTES, n * size) for n in range(unroll)]
         following = k.at(weights, count * size)
+        how = self.arithmetic.load, self.arithmetic
         if unroll >= count:
-            return [following, *flat(accumulate(k, tile(state[1:], vectors), rows, weights, steps))]
+            sums = accumulate(k, tile(state[1:], vectors), rows, weights, steps[:count], *how)
+            return [following, *flat(sums)]
         with k.loop(0, terms, unroll, carry=state[1:]) as part:
             here = [row.moved(k.mul(part.i, BYTES)) for row in rows]
             w = k.at(weights, k.mul(part.i, size))
-            part.next = flat(accumulate(k, tile(part.v, vectors), here, w, steps))
+            part.next = flat(accumulate(k, tile(part.v, vectors), here, w, steps, *how))
         return [following, *part.v]
 
     def _finish(
@@ -277,7 +253,8 @@ class Conv(KernelSpec):
             places = [k.at(y, self._offset(k, entry, 1, n)) for n in range(len(sums))]
             with k.when(panel.is_later, carry=sums) as late:
                 earlier = [k.load(s.type, place) for s, place in zip(sums, places, strict=True)]
-                late.next = [k.fadd(a, b) for a, b in zip(late.v, earlier, strict=True)]
+                add = "fadd" if sums[0].type.is_float else "add"
+                late.next = [k.op(add, a, b) for a, b in zip(late.v, earlier, strict=True)]
             with k.when(panel.is_partial):
                 for value, place in [*zip(late.v, places, strict=True)][::-1]:
                     k.store(value, place)

@@ -15,7 +15,7 @@ from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Value, f32, i32, vec
 from torch_aio.kernels.gemm import Gemm, Results
 from torch_aio.kernels.matrix_epilogue import MatrixEpilogue, operand_params
-from torch_aio.kernels.microkernel import DOT, load_i32
+from torch_aio.kernels.microkernel import DOT
 from torch_aio.kernels.pack_int8 import HEAD
 from torch_aio.kernels.panel import Panel
 
@@ -76,7 +76,7 @@ class GemmInt8(Gemm):
                 following = k.at(b_chunk, k.mul(words, width * BYTES))
                 product = Panel(
                     self.tile, k.at(a, k.mul(chunk.i, BYTES)), p.a_row, b_chunk, words, following,
-                    DOT, load_i32, dot.unroll,
+                    DOT, dot.unroll,
                 )  # fmt: skip
                 self._tiles(k, product, work, chunk.i)
 

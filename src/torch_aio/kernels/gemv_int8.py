@@ -20,7 +20,7 @@ from torch_aio.kernels import microkernel
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.gemm_int8 import BYTES, matrix_of, panel_bytes
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR, MatrixEpilogue, operand_params
-from torch_aio.kernels.microkernel import DOT, Address, Sums, Term, load_i32
+from torch_aio.kernels.microkernel import DOT, Address, Sums, Term
 from torch_aio.kernels.pack_int8 import HEAD
 from torch_aio.kernels.spec import KernelSpec
 
@@ -93,7 +93,7 @@ class GemvInt8(KernelSpec):
             sums = microkernel.tile(word.v, self.vectors)
             addresses = [Address(row) for row in rows]
             terms = [Term(k.mul(word.i, BYTES), place)]
-            sums = microkernel.accumulate(k, sums, addresses, b, terms, load_i32, DOT)
+            sums = microkernel.accumulate(k, sums, addresses, b, terms, arithmetic=DOT)
             word.next = microkernel.flat(sums)
         return microkernel.tile(word.v, self.vectors)
 

@@ -40,22 +40,6 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """What a term adds to the sums: ``multiply(k, scalar in all lanes, weights, sums)``.
-
-    ``element``: the type of scalars, weights and sums, 4 bytes in memory.
-    """
-
-    element: Type
-    multiply: Callable[[Builder, Value, Value, Value], Value]
-
-
-FMA = Arithmetic(f32, Builder.fma)
-DOT = Arithmetic(i32, Builder.dot)
-"""A term is four bytes of each row times four of each column."""
-
-
-@dataclass(frozen=True)
 class Term:
     """One step of the reduction: byte offsets into every row and into the weights."""
 
@@ -71,6 +55,23 @@ def load_f32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
 def load_i32(k: Builder, weights: Value, offset: Size, vector: int) -> Value:
     """A vector of weights, four bytes a lane."""
     return k.load(k.isa.vector(i32), weights, offset, vector * k.isa.width // 8)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a term adds to the sums: ``multiply(k, scalar in all lanes, weights, sums)``.
+
+    ``element``: the type of scalars, weights and sums, 4 bytes in memory.
+    """
+
+    element: Type
+    multiply: Callable[[Builder, Value, Value, Value], Value]
+    load: Load
+
+
+FMA = Arithmetic(f32, Builder.fma, load_f32)
+DOT = Arithmetic(i32, Builder.dot, load_i32)
+"""A term is four bytes of each row times four of each column."""
 
 
 def terms_a_pass(isa: Isa) -> int:
@@ -109,7 +110,7 @@ def accumulate(
     rows: Sequence[Address],
     weights: Value,
     terms: Sequence[Term],
-    load: Load = load_f32,
+    load: Load | None = None,
     arithmetic: Arithmetic = FMA,
 ) -> Sums:
     """``sums[r][v] += x[r] * w[v]`` for every term, unrolled.
@@ -118,7 +119,7 @@ def accumulate(
     order spills (3x4 on AVX2, Zen 3: 97 against 78 GF/s).
     """
     sums, columns = tile(flat(sums), len(sums[0])), range(len(sums[0]))
-    multiply = arithmetic.multiply
+    multiply, load = arithmetic.multiply, load or arithmetic.load
     for group in _groups(k.isa, terms):
         scalars = _scalars(k, rows, group, arithmetic.element)
         for n, term in enumerate(group):
@@ -180,7 +181,7 @@ def reduction(
     w_step: Size,
     count: Size,
     unroll: int = 0,
-    load: Load = load_f32,
+    load: Load | None = None,
     following: Value | None = None,
     arithmetic: Arithmetic = FMA,
 ) -> Sums:

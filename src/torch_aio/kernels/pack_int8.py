@@ -38,9 +38,7 @@ class PackedInt8:
         rows = (matrix if self.transposed else matrix.transpose(-1, -2)).float()
         n, k = rows.shape[-2:]
         whole = padded(rows, {rows.dim() - 2: n + -n % self.width, rows.dim() - 1: k + -k % 4})
-        scale = _largest(whole) / LARGEST
-        levels = (whole / scale.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(-1)).round_()
-        bytes_ = levels.nan_to_num_().clamp_(-LARGEST, LARGEST).to(torch.int8)
+        bytes_, scale = levels_of(whole)
         sums = bytes_.sum(-1, dtype=torch.int32)
         words = bytes_.contiguous().view(torch.int32)
         panels = words.unflatten(-2, (-1, self.width)).transpose(-1, -2)
@@ -49,11 +47,13 @@ class PackedInt8:
         return torch.cat([*lines, panels], dim=-2)
 
 
-def _largest(rows: torch.Tensor) -> torch.Tensor:
-    """The largest absolute value of each row; 0 of none."""
-    if not rows.shape[-1]:
-        return rows.new_zeros(rows.shape[:-1])
-    return rows.abs().amax(-1)
+def levels_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of f32 as levels of -127 to 127 (int8), and the scale of each."""
+    empty = not rows.shape[-1]
+    scale = rows.new_zeros(rows.shape[:-1]) if empty else rows.abs().amax(-1) / LARGEST
+    steps = scale.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(-1)
+    levels = (rows / steps).round_().nan_to_num_().clamp_(-LARGEST, LARGEST)
+    return levels.to(torch.int8), scale
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch_aio.codegen.builder import Builder, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
 from torch_aio.kernels import microkernel
-from torch_aio.kernels.microkernel import FMA, Address, Arithmetic, Load, Sums, load_f32
+from torch_aio.kernels.microkernel import FMA, Address, Arithmetic, Sums
 
 BYTES = 4
 Finish = Callable[[Sums], None]
@@ -42,7 +42,7 @@ class Panel:
     """A panel [terms][W] of B, and rows ``a_row`` bytes apart from ``a`` with adjacent terms.
 
     ``following``: what is fetched into L2 meanwhile (the panel's next terms), a part a tile.
-    ``arithmetic`` and ``load``: of terms of four bytes, ``unroll`` of them a pass.
+    ``arithmetic``: of terms of four bytes, ``unroll`` of them a pass.
     """
 
     tile: tuple[int, int]
@@ -52,7 +52,6 @@ class Panel:
     terms: Size
     following: Value | None = None
     arithmetic: Arithmetic = FMA
-    load: Load = load_f32
     unroll: int = 0
 
     def emit(
@@ -92,8 +91,8 @@ class Panel:
         sums = microkernel.zeros(k, count, self.tile[1], self.arithmetic.element)
         step = panel_columns(k.isa, self.tile) * BYTES
         return microkernel.reduction(
-            k, sums, addresses, BYTES, self.b, step, self.terms, self.unroll, self.load,
-            following, self.arithmetic,
+            k, sums, addresses, BYTES, self.b, step, self.terms, self.unroll,
+            following=following, arithmetic=self.arithmetic,
         )  # fmt: skip
 
 

@@ -57,26 +57,30 @@ class QuantiseRows(KernelSpec):
 
     def emit(self, k: Builder) -> None:
         """Two sweeps over a row: its extremes, then its bytes."""
-        p = k.p
+        p, levels = k.p, Levels(self.digits)
         with k.loop(k.begin, k.end) as unit:
             row, matrix = k.urem(unit.i, p.rows), k.udiv(unit.i, p.rows)
             outer, inner = k.udiv(matrix, p.inner), k.urem(matrix, p.inner)
             x = k.at(p.x, k.mul(p.x_outer, outer), k.mul(p.x_inner, inner), k.mul(p.x_row, row))
-            scale, factor, zero = self._parameters(k, *_extremes(k, x, p.k))
+            scale, factor, zero = levels.parameters(k, *extremes(k, x, p.k))
             info = k.at(p.info, k.mul(unit.i, 4 * info_words(self.digits)))
             k.store(scale, info)
-            for n, digit in enumerate(self._digits(k, k.cast(zero, i32))):
+            for n, digit in enumerate(levels.digits_of(k, k.cast(zero, i32))):
                 k.store(digit, info, 4 * (n + 1))
             q = k.at(p.q, k.mul(k.mul(p.q_row, self.digits), unit.i))
-            self._quantise(k, x, q, (factor, zero))
+            levels.quantise(k, x, q, p.k, (factor, zero), p.q_row)
 
-    def _top(self, k: Builder) -> int:
-        return int((_dot(k).levels + 1) ** self.digits) - 1
 
-    def _parameters(
+@dataclass(frozen=True)
+class Levels:
+    """The levels of ``digits`` bytes on an instruction set."""
+
+    digits: int = 1
+
+    def parameters(
         self, k: Builder, low: Value, high: Value, odd: Value
     ) -> tuple[Value, Value, Value]:
-        """Scale, its inverse, and the level of zero."""
+        """Scale, its inverse, and the level of zero, for these ``extremes``."""
         top, nothing = k.const(f32, self._top(k)), k.const(f32, 0)
         span = k.fsub(high, low)
         is_some = k.fcmp("ogt", span, k.const(f32, SMALLEST))
@@ -85,26 +89,36 @@ class QuantiseRows(KernelSpec):
         zero = k.call("llvm.rint", f32, [k.fmul(k.fneg(low), factor)])
         return k.fadd(scale, odd), factor, self._clamped(k, zero)
 
-    def _quantise(self, k: Builder, x: Value, q: Value, by: tuple[Value, Value]) -> None:
-        factors, zeros = (k.splat(value, k.isa.lanes(f32)) for value in by)
-
-        def convert(column: Size, mask: Value | None, carried: list[Value]) -> list[Value]:
-            level = self._clamped(k, k.fma(_load(k, x, column, mask), factors, zeros))
-            number = k.cast(k.call("llvm.rint", level.type, [level]), i32)
-            for n, digit in enumerate(self._digits(k, number)):
-                k.store(k.cast(digit, i8), q, column, k.mul(k.p.q_row, n))
-            return carried
-
-        rows.sweep(k, 0, k.p.k, convert)
-
-    def _digits(self, k: Builder, number: Value) -> list[Value]:
-        """The digits of an i32, the higher first, less the offset."""
+    def digits_of(self, k: Builder, number: Value) -> list[Value]:
+        """The digits of an i32 level, the higher first, less the offset."""
         dot, type_ = _dot(k), number.type
         digits = [number]
         if self.digits == 2:
             shift, low = k.const(type_, dot.levels.bit_length()), k.const(type_, dot.levels)
             digits = [k.op("lshr", number, shift), k.op("and", number, low)]
         return [k.op("sub", digit, k.const(type_, dot.offset)) for digit in digits]
+
+    def quantise(
+        self, k: Builder, x: Value, q: Value, count: Size, by: tuple[Value, Value],
+        digit: Size = 0,
+    ) -> None:  # fmt: skip
+        """``count`` f32 at x to bytes at q, by (inverse scale, zero); digits ``digit`` apart.
+
+        Up to a vector of bytes behind them is written too.
+        """
+        factors, zeros = (k.splat(value, k.isa.lanes(f32)) for value in by)
+
+        def convert(column: Size, mask: Value | None, carried: list[Value]) -> list[Value]:
+            level = self._clamped(k, k.fma(_load(k, x, column, mask), factors, zeros))
+            number = k.cast(k.call("llvm.rint", level.type, [level]), i32)
+            for n, part in enumerate(self.digits_of(k, number)):
+                k.store(k.cast(part, i8), q, column, k.mul(digit, n))
+            return carried
+
+        rows.sweep(k, 0, count, convert)
+
+    def _top(self, k: Builder) -> int:
+        return int((_dot(k).levels + 1) ** self.digits) - 1
 
     def _clamped(self, k: Builder, level: Value) -> Value:
         """Within the levels; NaN becomes 0."""
@@ -117,7 +131,7 @@ def _dot(k: Builder) -> Dot:
     return k.isa.dot
 
 
-def _extremes(k: Builder, x: Value, count: Size) -> tuple[Value, Value, Value]:
+def extremes(k: Builder, x: Value, count: Size) -> tuple[Value, Value, Value]:
     """min(x, 0), max(x, 0), and zero or, where an element is not finite, NaN."""
     vector, nothing = k.isa.vector(f32), k.const(k.isa.vector(f32), 0)
 

@@ -23,7 +23,7 @@ from torch_aio.kernels.blocked import ACCUMULATOR
 from torch_aio.kernels.channels import GatherChannels
 from torch_aio.kernels.depthwise import Depthwise
 from torch_aio.kernels.pack_conv import ChannelTable, PackDepthwise
-from torch_aio.plan.families import direct, winograd
+from torch_aio.plan.families import direct, direct_int8, winograd
 from torch_aio.plan.families.channels import gather, gather_into
 from torch_aio.plan.families.reorder import planes
 from torch_aio.plan.families.windows import (
@@ -66,7 +66,9 @@ def lower(ctx: Lowering, group: Group) -> None:
     conv, x, block = Conv.of(node), ctx.value(source), ctx.isa.block
     job = Job(conv, weight, chain, operands, target)
     inner, outer = conv.inputs // conv.groups, conv.outputs // conv.groups
-    if inner == outer and ctx.isa.lanes(f32) % inner == 0 and conv.groups > 1:
+    if conv.groups == 1 and x.block and is_int8(ctx, node):
+        direct_int8.lower(ctx, job, x)
+    elif inner == outer and ctx.isa.lanes(f32) % inner == 0 and conv.groups > 1:
         _narrow(ctx, job, x)
     elif conv.groups == 1 or (inner % block == 0 and outer % block == 0):
         _whole_blocks(ctx, job, x)
@@ -74,6 +76,11 @@ def lower(ctx: Lowering, group: Group) -> None:
         _narrow(ctx, job, gather(ctx, x, "repeat", conv.inputs, outer, conv.halo))
     else:
         _padded(ctx, job, x, inner, outer)
+
+
+def is_int8(ctx: Lowering, node: Node) -> bool:
+    """Whether a node that pass ``quantise`` marked runs in int8 here."""
+    return bool(node.meta.get("int8")) and ctx.isa.dot is not None
 
 
 def _whole_blocks(ctx: Lowering, job: Job, x: Value) -> None:

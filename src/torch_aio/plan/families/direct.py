@@ -54,7 +54,7 @@ def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
     images, batch = (n, 1) if merged else (1, n)
     count = tiles.count(images * height * width)
     panels = -(-vectors // tile[1]) * conv.groups
-    panels_a_unit = 1 if _splits_panels(conv, x, target, count) else panels
+    panels_a_unit = 1 if splits_panels(conv, x, target, count) else panels
     spec = ConvSpec(tile, columns, conv.dilation[1] if columns else 1, tiles.step,
                     bool(conv.outputs % block), job.chain)  # fmt: skip
     y_batch, y_block, _, _ = target.byte_stride
@@ -73,7 +73,7 @@ def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
         out_vectors=vectors, kernel_h=conv.kernel[0], kernel_w=conv.kernel[1] // max(columns, 1),
         chunk=_chunk(-(-inner // c_in), math.prod(conv.kernel) * c_in),
         panels_a_unit=panels_a_unit, tiles_a_block=TILES_A_BLOCK,
-        prefetch=int(_weight_bytes(conv) >= STREAMED),
+        prefetch=int(weight_bytes(conv) >= STREAMED),
         **operand_arguments(job.chain, job.operands, n, rows=False),
     )  # fmt: skip
 
@@ -108,16 +108,17 @@ def _chunk(blocks: int, terms: int) -> int:
     return -(-blocks // -(-blocks // most))
 
 
-def _weight_bytes(conv: Conv) -> int:
+def weight_bytes(conv: Conv) -> int:
+    """Bytes of the weights in f32."""
     return conv.flops * 2
 
 
-def _splits_panels(conv: Conv, x: Value, y: Value, tiles: Int) -> bool:
+def splits_panels(conv: Conv, x: Value, y: Value, tiles: Int) -> bool:
     """Whether threads should share the pixels and split the output channels.
 
     So where the weights are larger than the data, and where there are few tiles.
     """
     elements = product(x.shape) + product(y.shape)
     if not isinstance(elements, int) or not isinstance(tiles, int):
-        return _weight_bytes(conv) > 1 << 20
-    return _weight_bytes(conv) > elements * 4 or tiles < FEW_TILES
+        return weight_bytes(conv) > 1 << 20
+    return weight_bytes(conv) > elements * 4 or tiles < FEW_TILES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch_aio.codegen.isa import Isa
 from torch_aio.ir.symbols import Int, ceil_div, product
-from torch_aio.kernels.conv import EVEN_TILES, PLANAR_TILES, TILES, tiles_for
+from torch_aio.kernels.conv_tiles import EVEN_TILES, PLANAR_TILES, TILES, tiles_for
 from torch_aio.kernels.pack_conv import pixel_table
 from torch_aio.plan.families.reorder import planes
 from torch_aio.plan.families.windows import Job
