@@ -236,6 +236,37 @@ POOLS: tuple[Case, ...] = (
     Case("adaptive_avg_pool1d", lambda x: F.adaptive_avg_pool1d(x, 5), lines),
 )  # fmt: skip
 
+IMAGES: tuple[Case, ...] = (
+    Case("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2) + 1, planes),
+    Case("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2) + 1, lambda n: (floats(n, 3, 6, 8),),
+         (), 1),
+    Case("channel_shuffle", lambda x: F.channel_shuffle(x, 4) + 1, planes),
+    Case("channel_shuffle native", lambda x: torch.native_channel_shuffle(x, 5) + 1, lines, (), 1,
+         varies=False),
+    Case("nearest twice", lambda x: F.interpolate(x, scale_factor=2), planes),
+    Case("nearest of n rows", lambda x: F.interpolate(x.relu(), scale_factor=2),
+         lambda n: (floats(2, 20, n, 7),), (), 1),
+    Case("nearest", lambda x: F.interpolate(x, scale_factor=1.7), planes),
+    Case("nearest size", lambda x: F.interpolate(x, (5, 9)), planes),
+    Case("nearest exact", lambda x: F.interpolate(x, (5, 12), mode="nearest-exact"), planes),
+    Case("nearest lines", lambda x: F.interpolate(x, scale_factor=3), lines),
+    Case("linear", lambda x: F.interpolate(x, scale_factor=2, mode="linear"), lines),
+    Case("nearest exact lines", lambda x: F.interpolate(x, 7, mode="nearest-exact"), lines),
+    Case("bilinear", lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), planes),
+    Case("bilinear corners", lambda x: F.interpolate(
+        x, (17, 5), mode="bilinear", align_corners=True), planes),
+    Case("bicubic", lambda x: F.interpolate(x, scale_factor=1.5, mode="bicubic"), planes),
+    Case("instance_norm", F.instance_norm, planes, (), 1),
+    Case("instance_norm lines", lambda x, w, b: F.instance_norm(x, None, None, w, b), lines,
+         ((20,), (20,)), 1),
+    Case("instance_norm statistics",
+         lambda x, m, v: F.instance_norm(x, m, v.abs() + 1, use_input_stats=False), planes,
+         ((20,), (20,)), 1),
+    Case("conv2d without a batch", lambda x, w: F.conv2d(x[0], w), planes, ((8, 20, 3, 3),), 1),
+    Case("pools without a batch", lambda x: F.max_pool2d(F.avg_pool2d(x[0], 2), 2)
+         + F.adaptive_avg_pool2d(x[0], (2, 1)), planes, (), 1),
+)  # fmt: skip
+
 ROWWISE: tuple[Case, ...] = (
     Case("softmax", lambda x: x.softmax(-1), cube),
     Case("softmax inner", lambda x: x.softmax(0), cube),
@@ -340,6 +371,7 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     "product": PRODUCTS,
     "convolution": CONVOLUTIONS,
     "pool": POOLS,
+    "image": IMAGES,
     "rowwise": ROWWISE,
     "reduction": REDUCTIONS,
     "attention": ATTENTION,

@@ -53,6 +53,7 @@ KEPT: tuple[str, ...] = (
     "upsample_nearest1d.vec",
     "upsample_nearest2d.vec",
     "upsample_nearest3d.vec",
+    *(f"_upsample_nearest_exact{n}d.vec" for n in (1, 2, 3)),
     "upsample_linear1d.vec",
     "upsample_bilinear2d.vec",
     "upsample_trilinear3d.vec",

@@ -20,6 +20,7 @@ from torch_aio.plan.families import (
     pool,
     reduce,
     reorder,
+    resample,
     rotate,
     views,
 )
@@ -30,6 +31,7 @@ ROWS: tuple[Row, ...] = (
     *conv.ROWS,
     *attention.ROWS,
     *pool.ROWS,
+    *resample.ROWS,
     *norm.ROWS,
     *group_norm.ROWS,
     *rotate.ROWS,

@@ -7,6 +7,7 @@ from typing import Any
 from torch.fx import Node
 
 from torch_aio.graph.rewrite import Rule, Value, aten, bind, calls, dim, emit, spec, tensor
+from torch_aio.graph.spelling.images import batched
 
 _CONV = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
 
@@ -64,8 +65,6 @@ def conv_transpose(node: Node) -> Value:
     """conv_transpose2d(x, w, b, ..) -> convolution(.., transposed=True, ..)."""
     bound = bind(node)
     rank = spec(bound["weight"]).ndim - 2
-    if spec(bound["input"]).ndim != rank + 2:
-        return None  # convolution.default takes no input without a batch
     keys = ("stride", "padding", "dilation", "output_padding")
     s, p, d, extra = (_spread(bound[key], rank) for key in keys)
     args = (bound["input"], bound["weight"], bound["bias"], s, p, d, True, extra, bound["groups"])
@@ -183,16 +182,11 @@ RULES: dict[Any, Rule] = {
     aten._convolution.default: convolution,
     aten._convolution.deprecated: convolution,
     aten.convolution.default: convolution,
-    **dict.fromkeys(_CONV.values(), conv),
-    **dict.fromkeys((*_PADDED.values(), aten._convolution_mode.default), conv),
-    **dict.fromkeys(
-        (
-            aten.conv_transpose1d.default,
-            aten.conv_transpose2d.input,
-            aten.conv_transpose3d.input,
-        ),
-        conv_transpose,
-    ),
+    **{op: batched(conv, n - 2) for n, op in (*_CONV.items(), *_PADDED.items())},
+    aten._convolution_mode.default: conv,
+    aten.conv_transpose1d.default: batched(conv_transpose, 1),
+    aten.conv_transpose2d.input: batched(conv_transpose, 2),
+    aten.conv_transpose3d.input: batched(conv_transpose, 3),
     **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), matmul),
     aten.addmm.default: addmm,
     aten.baddbmm.default: baddbmm,

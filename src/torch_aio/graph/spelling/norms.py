@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from torch_aio.graph.compare import is_same
 from torch_aio.graph.rewrite import Rule, Value, aten, bind, callee, dim, emit, spec
+from torch_aio.graph.spelling.images import batched
 
 
 def batch_norm(node: Node) -> Value:
@@ -214,8 +215,8 @@ ITEMS: dict[Any, Rule] = {
 RULES: dict[Any, Rule] = {
     aten.batch_norm.default: batch_norm,
     aten.layer_norm.default: layer_norm,
-    **dict.fromkeys((getattr(aten, f"max_pool{n}d").default for n in (1, 2, 3)), max_pool),
-    **dict.fromkeys((getattr(aten, f"avg_pool{n}d").default for n in (1, 2, 3)), average_pool),
+    **{getattr(aten, f"max_pool{n}d").default: batched(max_pool, n) for n in (1, 2, 3)},
+    **{getattr(aten, f"avg_pool{n}d").default: batched(average_pool, n) for n in (1, 2, 3)},
     aten._adaptive_avg_pool2d.default: adaptive_pool,
     **dict.fromkeys(
         (

@@ -223,6 +223,11 @@ def side_pad(x: TensorSpec, pad: Sequence[int]) -> TensorSpec:
     )
 
 
+RESAMPLED = (
+    *(f"upsample_{kind}d" for kind in ("nearest1", "nearest2", "nearest3", "linear1")),
+    *(f"upsample_{kind}d" for kind in ("bilinear2", "bicubic2", "trilinear3")),
+    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+)
 ROWS: tuple[Row, ...] = rows(
     ("convolution", convolution),
     ("_convolution", convolution),
@@ -234,14 +239,8 @@ ROWS: tuple[Row, ...] = rows(
     *((f"adaptive_avg_pool{n}d", adaptive_avg_pool) for n in (1, 2, 3)),
     ("_adaptive_avg_pool2d", adaptive_avg_pool),
     ("adaptive_max_pool2d", adaptive_max_pool),
-    *(
-        (f"upsample_{kind}.vec", upsample_vec)
-        for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d")
-    ),
-    *(
-        (f"upsample_{kind}", upsample)
-        for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d")
-    ),
+    *((f"{name}.vec", upsample_vec) for name in RESAMPLED),
+    *((name, upsample) for name in RESAMPLED),
     ("constant_pad_nd", constant_pad),
     ("pad", pad_mode),
     *((f"{kind}_pad{n}d", side_pad) for kind in ("reflection", "replication") for n in (1, 2, 3)),

@@ -177,7 +177,7 @@ def has_batch(node: Node) -> str | None:
     spec: TensorSpec = source.meta["spec"]
     if str(spec.dtype) != "torch.float32":
         return f"windows over {str(spec.dtype).removeprefix('torch.')} have no kernel"
-    rank = 1 if "1d" in str(node.target) else 2
+    rank = next(n for n in (1, 2, 3) if f"{n}d" in str(node.target))
     if spec.ndim != rank + 2:
         return "its input has no batch dimension"
     return None
