@@ -16,7 +16,7 @@ from torch_aio.errors import ConfigError
 # Modules with an `install()`. The first puts Ampere's names on torch: they stay, with their eager
 # meaning, where the engine is off. The others hook the engine in.
 NAMES = "torch_aio.capture.surface"
-HOOKS = ("torch_aio.capture.torchscript",)
+HOOKS = ("torch_aio.capture.torchscript", "torch_aio.capture.eager")
 
 _done = False
 

@@ -26,6 +26,10 @@ NAMES: dict[str, str] = {
     "detect_fake_mode": "torch._guards:detect_fake_mode",
     "FakeTensorMode": "torch._subclasses.fake_tensor:FakeTensorMode",
     "DisableAutocast": "torch._C:_DisableAutocast",
+    # Who looks on at an operator called outside of any graph (capture/eager.py).
+    "is_tracing": "torch._C:_is_tracing",
+    "modes": "torch._C:_len_torch_dispatch_stack",
+    "transform": "torch._C._functorch:peek_interpreter_stack",
     # Exceptions by which Dynamo talks to itself through a backend (capture/dynamo.py).
     "RestartAnalysis": "torch._dynamo.exc:RestartAnalysis",
     "SkipFrame": "torch._dynamo.exc:SkipFrame",

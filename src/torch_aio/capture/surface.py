@@ -1,4 +1,4 @@
-"""The names that Ampere's programs use on ``torch._C``.
+"""The names that Ampere's programs use on ``torch`` and ``torch._C``.
 
 Programs find the engine by ``'_aio_profiler_print' in dir(torch._C)`` and time one module with the
 engine and without by ``_aio_force_enable`` and ``_aio_force_disable``, in one process.
@@ -11,10 +11,13 @@ import importlib.util
 import torch
 
 from torch_aio import switch
+from torch_aio.capture import functional
 
 
 def install() -> None:
-    """Put the names on ``torch._C``; they stay there with the engine off."""
+    """Put the names on ``torch``; they stay there with the engine off."""
+    torch.nn.functional.layer_norm = functional.layer_norm  # type: ignore[assignment]
+    torch.aio_rope = functional.aio_rope  # type: ignore[attr-defined]
     torch._C._aio_profiler_print = profiler_print  # type: ignore[attr-defined]
     torch._C._aio_force_enable = switch.enable  # type: ignore[attr-defined]
     torch._C._aio_force_disable = switch.disable  # type: ignore[attr-defined]

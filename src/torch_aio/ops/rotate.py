@@ -18,10 +18,11 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
     """x * cos + cat((-b, a), -1) * sin for x = cat((a, b), -1).
 
     The tables broadcast to x, which they do not enlarge; of half its width they serve both halves.
+    The result is of x's dtype, also where the tables are of a wider one.
     """
     cos, sin = (torch.cat((t, t), -1) if t.shape[-1] * 2 == x.shape[-1] else t for t in (cos, sin))
     a, b = x.chunk(2, -1)
-    return x * cos + torch.cat((-b, a), -1) * sin
+    return (x * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
 
 
 def _shape(x: TensorSpec, cos: TensorSpec, sin: TensorSpec) -> TensorSpec:
@@ -32,7 +33,7 @@ def _shape(x: TensorSpec, cos: TensorSpec, sin: TensorSpec) -> TensorSpec:
     )
     first = pointwise(x, cos, dtype=None)
     second = pointwise(contiguous(x.shape, x.dtype), sin, dtype=None)
-    return pointwise(first, second, dtype=None)
+    return pointwise(first, second, dtype=x.dtype)
 
 
 def _like_first(x: TensorSpec, *_: Any) -> TensorSpec:
