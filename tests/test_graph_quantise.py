@@ -113,6 +113,31 @@ def test_products_of_any_ranks() -> None:
         assert distance(answer, want) < 0.02
 
 
+def test_batches_that_lie_in_any_way() -> None:
+    """Constants and activations of several matrices, transposed, broadcast, permuted, empty."""
+
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 9, 4))
+
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+            wide = torch.matmul(x.permute(1, 2, 0, 3), y)
+            few, vector = torch.matmul(x[:, 0, :2], self.w), torch.matmul(x[0, 0, 0], self.w[1])
+            empty = torch.matmul(x[..., :0], self.w[:, :0].unsqueeze(1))
+            return wide, torch.matmul(x[:, 1], self.w), few, vector, empty, x[:, :1] @ self.w
+
+    model, x, y = Several().eval(), torch.randn(3, 4, 6, 9), torch.randn(4, 6, 9, 5)
+    with torch.no_grad(), compiled.observed() as graphs:
+        got = torch_aio.compile(model, (x, y), options={"int8_filter": ".*"})(x, y)
+        want = model(x, y)
+    assert converted(graphs) == ["gemm", "gemm", "gemm", "gemv", "gemv"]
+    for answer, right in zip(got, want, strict=True):
+        assert answer.shape == right.shape
+        assert answer.stride() == right.stride()
+        assert distance(answer + 1e-9, right + 1e-9) < 0.02
+
+
 def test_the_other_doors_take_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile and frozen TorchScript read AIO_QUANTIZE_INT8_FILTER."""
     monkeypatch.setenv("AIO_QUANTIZE_INT8_FILTER", "Linear:encoder.dense")

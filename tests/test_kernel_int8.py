@@ -17,6 +17,7 @@ from torch_aio.kernels.matrix_epilogue import ACCUMULATOR
 from torch_aio.kernels.pack_int8 import HEAD, PackedInt8, PackPanelsInt8
 from torch_aio.kernels.panel import panel_columns
 from torch_aio.kernels.quantise import QuantiseRows, row_words
+from torch_aio.plan.families.products_int8 import best_tile
 
 FEATURES = (cpu.features(), cpu.features() - {"avx512vnni", "avxvnni"})
 FOUND = (isas.detect(features, name) for name in NAMES for features in FEATURES)
@@ -42,7 +43,7 @@ def quantised(isa, x, splits=2):
 
 def multiplied(isa, q, info, panels, n, words, chain=ACCUMULATOR, **operands):
     """C by ``GemmInt8``."""
-    m, tile = q.shape[0], isa.tile[0]
+    m, tile = q.shape[0], best_tile(isa)
     c = torch.full((m, n), float("nan"))
     tiles = torch.full((2 * scratch_bytes(isa, tile, BLOCK) // 4,), float("nan"))
     units = -(-m // BLOCK) * panels.shape[-3]
@@ -80,7 +81,7 @@ def test_rows_become_levels(isa):
 @every
 def test_products_are_bit_equal_to_an_integer_reference(isa):
     """Every size around lanes, tiles, words and chunks."""
-    width = panel_columns(isa, isa.tile[0])
+    width = panel_columns(isa, best_tile(isa))
     for m, n, k in SIZES:
         x, weight = torch.randn(m, k) * 3 + 1, torch.randn(n, k)
         q, info, levels, scales, zeros = quantised(isa, x)
@@ -96,7 +97,7 @@ def test_products_are_bit_equal_to_an_integer_reference(isa):
 @pytest.mark.parametrize("low", [False, True])
 def test_extremes_neither_saturate_nor_overflow(isa, low):
     """The largest activations times the largest weights, up to the most terms there may be."""
-    width, tops = panel_columns(isa, isa.tile[0]), isa.dot.levels
+    width, tops = panel_columns(isa, best_tile(isa)), isa.dot.levels
     for k in (4, 772, 1 << 16):
         q = torch.full((2, row_words(k)), -1, dtype=torch.int32)
         q.view(torch.uint8)[:] = tops - isa.dot.offset if not low else -isa.dot.offset % 256
@@ -113,14 +114,14 @@ def test_extremes_neither_saturate_nor_overflow(isa, low):
 @every
 def test_few_rows_have_activations_of_two_digits(isa):
     """Bit-equal to an integer reference; the error of activations is that of 14 bits or less."""
-    (_, vectors), base = isa.tile[0], isa.dot.levels + 1
+    (_, vectors), base = best_tile(isa), isa.dot.levels + 1
     for number, (_, n, k) in enumerate(SIZES):
         rows, weight, words = 1 + number % MOST_ROWS, torch.randn(n, k), row_words(k)
         x, c = torch.randn(rows, k), torch.full((rows, n), float("nan"))
         q, info = torch.zeros(rows, DIGITS, words, dtype=torch.int32), torch.zeros(rows, 3)
         run_kernel(QuantiseRows(DIGITS), isa, rows, 1, x=x, x_outer=0, x_inner=0, x_row=k * 4, q=q,
                    q_row=words * 4, info=info, rows=rows, inner=1, k=k)  # fmt: skip
-        panels = PackedInt8(panel_columns(isa, isa.tile[0]), transposed=True)(weight)
+        panels = PackedInt8(panel_columns(isa, best_tile(isa)), transposed=True)(weight)
         run_kernel(GemvInt8(rows, vectors), isa, panels.shape[0], 2, a=q, a_outer=0, a_inner=0,
                    a_row=words * 8, a_digit=words * 4, info=info, info_outer=0, info_inner=0,
                    info_row=12, b=panels, b_outer=0, b_inner=0, c=c, c_outer=0, c_inner=0,
@@ -138,7 +139,7 @@ def test_few_rows_have_activations_of_two_digits(isa):
 @every
 def test_panels_packed_by_a_step_are_those_packed_once(isa):
     """Strided batches; a level may differ by one where the quotient is rounded twice."""
-    tile = isa.tile[0]
+    tile = best_tile(isa)
     width = panel_columns(isa, tile)
     for k, n in ((1, 1), (15, 33), (17, 64), (40, 65)):
         x = torch.randn(2, k, 3, n + 2).transpose(1, 2)[..., 1:-1]
@@ -160,7 +161,7 @@ def test_panels_packed_by_a_step_are_those_packed_once(isa):
 @every
 def test_epilogue_and_fences(isa):
     """Bias, activation and residual behind the scaling; nothing outside the tensors is touched."""
-    m, n, k, tile = 13, 35, 19, isa.tile[0]
+    m, n, k, tile = 13, 35, 19, best_tile(isa)
     chain = Chain(
         (Input("f32", "full"), Input("f32", "channel"), Input("f32", "full")),
         (Step("add", (0, 1), "f32"), Step("relu", (3,), "f32"),
@@ -182,7 +183,7 @@ def test_a_row_that_is_not_finite_gives_nan_and_no_other_does(isa):
     x, weight = torch.randn(5, 40), torch.randn(9, 40)
     x[1, 5], x[3, 39], x[4, 0] = float("nan"), float("inf"), float("-inf")
     q, info, *_ = quantised(isa, x)
-    panels = PackedInt8(panel_columns(isa, isa.tile[0]), transposed=True)(weight)
+    panels = PackedInt8(panel_columns(isa, best_tile(isa)), transposed=True)(weight)
     got = multiplied(isa, q, info, panels, 9, 10)
     assert torch.equal(got.isnan().any(1), torch.tensor([False, True, False, True, True]))
     assert got[[1, 3, 4]].isnan().all()

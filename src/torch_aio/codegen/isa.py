@@ -14,7 +14,8 @@ class Dot:
 
     ``intrinsics``: one that does it on vectors of ``element``, or two on bytes (neighbours to i16,
     neighbours to i32), whose i16 sums must not saturate. Quantised activations are 0 to ``levels``,
-    stored less ``offset``; weights are -127 to 127. ``unroll``: terms of four a pass.
+    stored less ``offset``; weights are -127 to 127. ``unroll``: terms of four a pass; ``sums``: the
+    most vectors of them that do not spill.
     """
 
     name: str
@@ -23,12 +24,15 @@ class Dot:
     offset: int = 0
     element: Type = i32
     unroll: int = 4
+    sums: int = 32
 
 
-# 127 * 127 * 2 < 2**15: seven bits an activation cannot saturate. More than two terms spill.
+# 127 * 127 * 2 < 2**15: seven bits an activation cannot saturate. More than two terms a pass spill,
+# and on AVX2 6x2 as well (18 times in 24 products, 5x2 never: LLVM 22).
 MADDUBS_AVX2 = Dot(
-    "maddubs", ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"), 127, element=i8, unroll=2
-)
+    "maddubs", ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"), 127,
+    element=i8, unroll=2, sums=10,
+)  # fmt: skip
 MADDUBS_AVX512 = Dot(
     "maddubs", ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"), 127,
     element=i8, unroll=2,

@@ -193,8 +193,7 @@ class CompiledGraph:
             inputs = (
                 x.clone() if isinstance(x, torch.Tensor) else x for x in self._pick_inputs(args)
             )
-            weights = self._pick_live(args) + self._owned
-            calls[self] = tuple(inputs), dict(zip(self._names, weights, strict=True))
+            calls[self] = tuple(inputs), self._by_name(args)
 
     def _fail(self, error: Exception) -> None:
         """Leave the graph to PyTorch from now on; raises instead where the user is strict."""

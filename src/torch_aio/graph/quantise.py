@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch.fx import GraphModule, Node
 
 from torch_aio.graph.hoist_constants import is_constant
@@ -54,23 +55,29 @@ def _product(row: Row, node: Node) -> str | None:
         return reason
     product = gemm.parse(node)
     terms = spec(product.x).shape[-1]
+    if spec(product.x).dtype != torch.float32:
+        return "int8 forms take f32 tensors"
     if spec(product.y).ndim < 2:
         return "a matrix times a vector reads no weight twice"
-    return "the number of terms is not known" if not isinstance(terms, int) else _too_many(terms)
+    return "the number of terms is not known" if not isinstance(terms, int) else _sums(terms)
 
 
 def _convolution(node: Node) -> str | None:
     if not is_constant(argument(node, 1, "weight", None)):
         return "its weight is not a constant"
     found = Conv.of(node)
+    if spec(node).dtype != torch.float32:
+        return "int8 forms take f32 tensors"
     if found.groups > 1:
         return "convolutions in groups are bound by memory"
     if conv.planar(node):
         return "an input of few channels is read as it is"
-    return _too_many(found.inputs * math.prod(found.kernel))
+    return _sums(found.inputs * math.prod(found.kernel))
 
 
-def _too_many(terms: int) -> str | None:
+def _sums(terms: int) -> str | None:
+    if not terms:
+        return "there is nothing to sum"
     if terms > MOST_TERMS:
         return f"sums of more than {MOST_TERMS} terms do not fit 32 bits"
     return None

@@ -19,7 +19,7 @@ from torch_aio.kernels.quantise_images import (
 )
 from torch_aio.plan.families.direct import STREAMED, TILES_A_BLOCK, splits_panels, weight_bytes
 from torch_aio.plan.families.reorder import planes
-from torch_aio.plan.families.tiling import tilings
+from torch_aio.plan.families.tiling import Tiles, tilings
 from torch_aio.plan.families.windows import Job, operand_arguments, origin, strides_of
 from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.value import Value
@@ -29,7 +29,7 @@ def lower(ctx: Lowering, job: Job, x: Value) -> None:
     """Quantise a blocked x and convolve it; one group."""
     conv, target, block = job.conv, job.target, ctx.isa.block
     q, info = _quantised(ctx, job, x)
-    tiles = tilings(ctx.isa, job, q, job.vectors(ctx.isa), is_whole=True)[0]
+    tiles = _tiles(ctx, job, q)
     n, _, height, width = planes(target.shape)
     count, vectors = tiles.count(height * width), job.vectors(ctx.isa)
     panels, strides = -(-vectors // tiles.tile[1]), q.byte_stride
@@ -49,6 +49,15 @@ def lower(ctx: Lowering, job: Job, x: Value) -> None:
         prefetch=int(weight_bytes(conv) // 4 >= STREAMED),
         **operand_arguments(job.chain, job.operands, n, rows=False),
     )  # fmt: skip
+
+
+def _tiles(ctx: Lowering, job: Job, q: Value) -> Tiles:
+    """The best guess of those whose sums stay in registers."""
+    assert ctx.isa.dot is not None, ctx.isa.name
+    most = ctx.isa.dot.sums
+    found = tilings(ctx.isa, job, q, job.vectors(ctx.isa), is_whole=True)
+    fitting = [tiles for tiles in found if tiles.tile[0] * tiles.tile[1] <= most]
+    return fitting[0] if fitting else Tiles((most // 2, 2))
 
 
 def _quantised(ctx: Lowering, job: Job, x: Value) -> tuple[Value, Value]:

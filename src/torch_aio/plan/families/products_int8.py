@@ -37,7 +37,9 @@ def fastest(y: Right, rows: Int) -> Way:
 
 def best_tile(isa: Isa) -> Tile:
     """The register tile: all ways to multiply share the panels of a constant."""
-    return isa.tile[0]
+    assert isa.dot is not None, isa.name
+    rows, vectors = isa.tile[0]
+    return min(rows, isa.dot.sums // vectors), vectors
 
 
 def _few_rows(
