@@ -9,9 +9,12 @@ import torch
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Type, Value, f32, vec
+from torch_aio.kernels.once import run_once
 from torch_aio.kernels.padding import padded
 from torch_aio.kernels.reorder import transpose
 from torch_aio.kernels.spec import KernelSpec
+from torch_aio.runtime import pages
+from torch_aio.runtime.machine import machine
 
 BYTES = 4
 
@@ -25,6 +28,21 @@ class PackedPanels:
 
     def __call__(self, matrix: torch.Tensor) -> torch.Tensor:
         """The packed panels."""
+        host = machine()
+        if matrix.dtype != torch.float32 or host is None:
+            return self._by_pytorch(matrix)
+        matrix = matrix.contiguous()
+        terms, columns = matrix.shape[-2:][:: -1 if self.transposed else 1]
+        panels = -(-columns // self.width)
+        packed = pages.empty((*matrix.shape[:-2], panels, terms, self.width), torch.float32)
+        spec = PackPanels(self.width // host.isa.lanes(f32), self.transposed)
+        outer = packed.numel() // max(panels * terms * self.width, 1)
+        run_once(host, spec, outer * panels, x=matrix, x_outer=terms * columns * BYTES,
+                 x_inner=0, x_row=matrix.shape[-1] * BYTES, y=packed, k=terms, n=columns,
+                 inner=1)  # fmt: skip
+        return packed
+
+    def _by_pytorch(self, matrix: torch.Tensor) -> torch.Tensor:
         rows = matrix if self.transposed else matrix.transpose(-1, -2)
         columns = rows.shape[-2] + -rows.shape[-2] % self.width
         whole = padded(rows, {rows.dim() - 2: columns})

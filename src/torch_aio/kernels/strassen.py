@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import torch
-
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32, i1
@@ -32,11 +30,11 @@ from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.gemm import Results
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR, MatrixEpilogue, operand_params
 from torch_aio.kernels.microkernel import Sums
+from torch_aio.kernels.pack_strassen import PRODUCTS
 from torch_aio.kernels.panel import Panel, add_late, panel_columns, store_sums
 from torch_aio.kernels.spec import KernelSpec
 
 BYTES = 4
-PRODUCTS = 7
 SUMS = 4
 """Sums of blocks of A in memory."""
 BOTH = 5
@@ -46,32 +44,6 @@ BOTH = 5
 def scratch_bytes(isa: Isa, tile: tuple[int, int], block_rows: Int) -> Int:
     """Scratch a thread of ``Strassen`` with units of ``block_rows`` rows: X, Y and a result."""
     return (block_rows + tile[0]) * (3 * panel_columns(isa, tile) * BYTES)
-
-
-@dataclass(frozen=True)
-class StrassenPanels:
-    """A constant B, [k, n] (``transposed``: [n, k]), to [n / 2W][7][k / 2][W], in P's order.
-
-    k is even, n a multiple of 2 W.
-    """
-
-    width: int
-    transposed: bool = False
-
-    def __call__(self, matrix: torch.Tensor) -> torch.Tensor:
-        """The packed panels."""
-        b = matrix.t() if self.transposed else matrix
-        terms, columns = (size // 2 for size in b.shape)
-        blocks = b.unflatten(1, (2, -1, self.width)).unflatten(0, (2, terms)).permute(0, 2, 3, 1, 4)
-        packed = b.new_empty(columns // self.width, PRODUCTS, terms, self.width)
-        b11, b21, t2, b12, t4, t1, b22 = packed.unbind(1)
-        for block, source in zip((b11, b12, b21, b22), blocks.flatten(0, 1), strict=True):
-            block.copy_(source)
-        torch.sub(b12, b11, out=t1)
-        torch.sub(b22, t1, out=t2)
-        torch.sub(b21, t2, out=t4)
-        torch.sub(b22, b12, out=b12)  # T3 takes the place of B12
-        return packed
 
 
 @dataclass(frozen=True)

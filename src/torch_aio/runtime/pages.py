@@ -10,6 +10,8 @@ import ctypes
 import mmap
 import threading
 import weakref
+from collections.abc import Sequence
+from math import prod
 
 import torch
 
@@ -34,10 +36,14 @@ class Region:
         self._map = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._map.madvise(mmap.MADV_HUGEPAGE)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self._begin = address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         bind_memory(address, whole)
         self._used = -address % HUGE
         self._end = self._used + size
+
+    def holds(self, address: int) -> bool:
+        """Whether the address is inside."""
+        return self._begin <= address < self._begin + len(self._map)
 
     def take(self, size: int) -> memoryview | None:
         """``size`` bytes, line-aligned; None where too little is left."""
@@ -58,6 +64,15 @@ class Region:
 
 _lock = threading.Lock()
 _open: list[Region] = []
+_regions: weakref.WeakSet[Region] = weakref.WeakSet()
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A dense tensor on huge pages; a small one where PyTorch puts it."""
+    size = prod(shape) * dtype.itemsize
+    if size < SMALLEST:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(_piece(size), dtype=dtype).view(shape)
 
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:
@@ -68,9 +83,9 @@ def settled(tensor: torch.Tensor) -> torch.Tensor:
     size = tensor.numel() * tensor.element_size()
     if size < SMALLEST or not tensor.is_contiguous() or tensor.is_quantized:
         return tensor
-    target = torch.frombuffer(_piece(size), dtype=tensor.dtype).view(tensor.shape)
-    target.copy_(tensor)
-    return target
+    with _lock:
+        is_there = any(region.holds(tensor.data_ptr()) for region in _regions)
+    return tensor if is_there else empty(tensor.shape, tensor.dtype).copy_(tensor)
 
 
 def _piece(size: int) -> memoryview:
@@ -78,6 +93,7 @@ def _piece(size: int) -> memoryview:
         piece = _open[0].take(size) if _open and size <= REGION else None
         if piece is None:
             region = Region(max(size, REGION))
+            _regions.add(region)
             piece = region.take(size)
             if size < REGION:
                 _open[:] = [region]

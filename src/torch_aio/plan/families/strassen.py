@@ -6,8 +6,9 @@ import torch
 
 from torch_aio.codegen.types import f32
 from torch_aio.ir.symbols import Int, ceil_div
+from torch_aio.kernels.pack_strassen import StrassenPanels
 from torch_aio.kernels.panel import panel_columns
-from torch_aio.kernels.strassen import HalfSums, Strassen, StrassenPanels, scratch_bytes
+from torch_aio.kernels.strassen import HalfSums, Strassen, scratch_bytes
 from torch_aio.plan.families.blocking import Job, block_rows, chunk_terms, most_work
 from torch_aio.plan.lowering import Lowering
 
