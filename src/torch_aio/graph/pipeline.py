@@ -29,6 +29,7 @@ from torch_aio.graph.names import name_operators
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.quantise import quantise
 from torch_aio.graph.reinplace import reinplace
+from torch_aio.graph.share_heads import share_heads
 from torch_aio.graph.simplify import simplify
 
 Pass = Callable[[GraphModule], int]
@@ -40,6 +41,7 @@ REWRITES: tuple[Pass, ...] = (
     fuse_activation,
     fuse_attention,
     simplify,
+    share_heads,
     drop_masks,
     drop_copies,
     fuse_shuffle,
