@@ -9,6 +9,9 @@
 ``gpt2[:WORDS]``              transformers' GPT2LMHeadModel without a cache, likewise
 ``llama[:WORDS]``             a small LlamaForCausalLM (512 wide, 4 layers, 8 heads on 2), likewise
 ``whisper-base``              the encoder of transformers' Whisper, 30 s of sound
+``unet3d``                   a U-Net of volumes: conv3d, conv_transpose3d, instance norm
+``super-resolution``         residual blocks at the small size, then pixel shuffles (x 4)
+``unet-block``               a diffusion model's: group norm, SiLU, attention, upsampling
 ``mlp``                      two small linears, for overheads and for trying things out
 ===========================  =======================================================
 """
@@ -23,10 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import images
+
 SEED = 0
 ALL = """
 vgg16 resnet50 resnet18 mobilenet_v2 bert-base vit_b_16 densenet121 inception_v3 mobilenet_v3_large
 shufflenet_v2_x1_0 squeezenet1_1 efficientnet_b0 convnext_tiny gpt2 whisper-base
+unet3d super-resolution unet-block
 """.split()
 """The models that the race is about."""
 PADDED = 4  # with ``mask`` one token in four at the end is padding
@@ -79,6 +85,8 @@ def build(name: str, batch: int = 1, size: int = 224, tokens: int = 128) -> Mode
     elif family in {"bert-base", "minilm", "gpt2", "llama"}:
         module = text_model(family, "eager" if "eager" in words.split("+") else "sdpa")
         inputs = text(batch, tokens, masked="mask" in words.split("+"))
+    elif family in images.MODELS:
+        module, inputs = images.MODELS[family](batch)
     elif family == "whisper-base":
         module, inputs = speech(), (torch.randn(batch, MEL_BINS, FRAMES),)
     else:

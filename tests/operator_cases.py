@@ -66,6 +66,10 @@ def planes(n: int) -> tuple[Tensor]:
     return (floats(n, 20, 9, 7),)
 
 
+def volumes(n: int) -> tuple[Tensor]:
+    return (floats(n, 20, 5, 6, 7),)
+
+
 def lines(n: int) -> tuple[Tensor]:
     return (floats(n, 20, 19),)
 
@@ -220,6 +224,67 @@ CONVOLUTIONS: tuple[Case, ...] = (
          planes, ((16, 20, 3, 3), (16,), (16,))),
 )  # fmt: skip
 
+
+def transposed(rank: int, **options: Any) -> Callable[..., Tensor]:
+    return lambda x, w, *b: getattr(F, f"conv_transpose{rank}d")(x, w, *b, **options)
+
+
+def conv3d(**options: Any) -> Callable[..., Tensor]:
+    return lambda x, w, *b: F.conv3d(x, w, *b, **options)
+
+
+VOLUMES: tuple[Case, ...] = (
+    Case("conv_transpose2d", transposed(2, stride=2), planes, ((20, 17, 2, 2), (17,))),
+    Case("conv_transpose2d odd", transposed(2, stride=(3, 2), padding=1, output_padding=(2, 1)),
+         planes, ((20, 9, 3, 4), (9,)), varies=False),
+    Case("conv_transpose2d gaps", lambda x, w, b: (F.conv_transpose2d(x, w, b, 3) + 1).sigmoid(),
+         planes, ((20, 9, 2, 2), (9,)), varies=False),
+    Case("conv_transpose2d groups", transposed(2, groups=4, dilation=2, padding=1, stride=2),
+         planes, ((20, 3, 3, 3),)),
+    Case("conv_transpose2d residual",
+         lambda x, w: (F.conv_transpose2d(x, w, None, 2, 1, 1) + F.interpolate(x, scale_factor=2)
+                       ).relu(), planes, ((20, 20, 3, 3),)),
+    Case("conv_transpose1d", transposed(1, stride=4, padding=2), lines, ((20, 9, 8), (9,))),
+    Case("conv3d", conv3d(padding=1), volumes, ((17, 20, 3, 3, 3), (17,))),
+    Case("conv3d residual", lambda x, w: (F.conv3d(x, w, padding=1) + x).relu(), volumes,
+         ((20, 20, 3, 3, 3),)),
+    Case("conv3d stride", conv3d(stride=2, padding=(2, 0, 1)), volumes,
+         ((8, 20, 5, 3, 3), (8,)), varies=False),
+    Case("conv3d 1x1", conv3d(), volumes, ((9, 20, 1, 1, 1),), varies=False),
+    Case("conv3d dilation", conv3d(dilation=2, padding=2), volumes, ((8, 20, 3, 3, 3),),
+         varies=False),
+    Case("conv3d groups", conv3d(groups=4, padding=1, stride=(2, 1, 1)), volumes,
+         ((8, 5, 3, 3, 3), (8,)), varies=False),
+    Case("conv3d even", conv3d(padding="same"), volumes, ((8, 20, 2, 3, 4),), varies=False),
+    Case("conv3d one channel", conv3d(padding=1), lambda n: (floats(n, 1, 5, 6, 7),),
+         ((8, 1, 3, 3, 3),)),
+    Case("conv3d of n images", conv3d(padding=1), lambda n: (floats(2, 20, n, 6, 7),),
+         ((8, 20, 3, 3, 3),), 1),
+    Case("conv_transpose3d", transposed(3, stride=2), volumes, ((20, 9, 2, 2, 2), (9,))),
+    Case("conv_transpose3d odd", transposed(3, stride=2, padding=1, output_padding=1), volumes,
+         ((20, 9, 3, 3, 3),), varies=False),
+    Case("conv_transpose3d residual",
+         lambda x, w: F.conv_transpose3d(x, w, None, 1, 1) * 2 + x, volumes, ((20, 20, 3, 3, 3),),
+         varies=False),
+    Case("max_pool3d", lambda x: F.max_pool3d(x, 3, 2, 1), volumes),
+    Case("max_pool3d ceil", lambda x: F.max_pool3d(x, 2, 2, 1, 2, ceil_mode=True), volumes,
+         varies=False),
+    Case("avg_pool3d", lambda x: F.avg_pool3d(x, (3, 2, 3), 2, 1, divisor_override=5)
+         + F.avg_pool3d(x, (3, 2, 3), 2, 1), volumes),
+    Case("avg_pool3d bare", lambda x: F.avg_pool3d(
+        x, 3, 2, 1, ceil_mode=True, count_include_pad=False), volumes, varies=False),
+    Case("adaptive_avg_pool3d", lambda x: F.adaptive_avg_pool3d(x, (2, None, 3))
+         + F.adaptive_avg_pool3d(x, 1), volumes),
+    Case("avg_pool3d long", lambda x: F.avg_pool3d(x, (8, 1, 1)),
+         lambda n: (floats(n, 3, 17, 2, 3),), varies=False),
+    Case("nearest volumes", lambda x: F.interpolate(x, scale_factor=2), volumes),
+    Case("nearest exact volumes", lambda x: F.interpolate(x, (7, 3, 4), mode="nearest-exact"),
+         volumes, varies=False),
+    Case("trilinear", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), volumes),
+    Case("cat of volumes", lambda x, w: F.silu(torch.cat([F.conv3d(x, w), x], 1)), volumes,
+         ((16, 20, 1, 1, 1),)),
+)  # fmt: skip
+
 POOLS: tuple[Case, ...] = (
     Case("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), planes),
     Case("pools and padding lanes", lambda x: F.max_pool2d(F.max_pool2d(x, 3, 1, 1).cos() + x, 2),
@@ -276,6 +341,20 @@ ROWWISE: tuple[Case, ...] = (
     Case("layer_norm bare", lambda x: F.layer_norm(x, (17,)) * 2, row),
     Case("layer_norm planes", lambda x: F.layer_norm(x, (9, 7)), planes),
     Case("group_norm", lambda x, w, b: F.group_norm(x, 5, w, b), planes, ((20,), (20,))),
+    Case(
+        "group_norm of images",
+        lambda x, w, v, b: F.conv2d(F.silu(F.group_norm(F.conv2d(x, w), 4, v, b)), w),
+        planes,
+        ((20, 20, 1, 1), (20,), (20,)),
+    ),
+    Case(
+        "instance_norm of volumes",
+        lambda x, w, v: F.conv3d(F.leaky_relu(F.instance_norm(F.conv3d(x, w), None, None, v)), w),
+        volumes,
+        ((20, 20, 1, 1, 1), (20,)),
+        1,
+        varies=False,
+    ),
     Case("rms_norm", lambda x, w: F.rms_norm(x, (17,), w, 1e-6), row, ((17,),)),
 )
 
@@ -370,6 +449,7 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     "view": VIEWS,
     "product": PRODUCTS,
     "convolution": CONVOLUTIONS,
+    "volume": VOLUMES,
     "pool": POOLS,
     "image": IMAGES,
     "rowwise": ROWWISE,

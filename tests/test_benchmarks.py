@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import models, report, startup, static
+from benchmarks import images, models, report, startup, static
 
 from torch_aio.codegen.jit import Jit
 from torch_aio.kernels.conv import Conv
@@ -124,7 +124,7 @@ def test_static_finds_the_products_of_every_hot_kernel(target):
 
 def test_the_list_of_models_is_known():
     torchvision = pytest.importorskip("torchvision.models")
-    others = {"bert-base", "gpt2", "whisper-base"}
+    others = {"bert-base", "gpt2", "whisper-base", *images.MODELS}
     assert set(models.ALL) - others <= set(torchvision.list_models())
 
 

@@ -89,7 +89,7 @@ def _choose(node: Node, row: Row) -> str:
         return "blocked" if row.wants_blocked(node) else "plain"
     if row.layout == "any" and any(_layout(s) == "blocked" for s in node.all_input_nodes):
         spec: TensorSpec = node.meta["spec"]
-        whole = spec.ndim in (3, 4) and spec.dtype == torch.float32
+        whole = spec.ndim in (3, 4, 5) and spec.dtype == torch.float32
         if whole and all(_broadcasts(s, spec) for s in node.all_input_nodes):
             return "blocked"
     return "plain"
@@ -108,6 +108,9 @@ def _broadcasts(source: Node, spec: TensorSpec) -> bool:
     by_channel = all(size == 1 for size in shape[2:]) and shape[1] == spec.shape[1]
     if _is_constant(source):
         return by_channel and shape[0] == 1
+    is_one = isinstance(spec.shape[0], int) and spec.shape[0] == 1
+    if by_channel and spec.ndim == 5 and not is_one:
+        return False  # the images of several samples share no channels
     return have.ndim == spec.ndim and (by_channel or have.shape == spec.shape)
 
 

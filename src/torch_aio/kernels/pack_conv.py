@@ -5,6 +5,7 @@ Each class is a pack function that is hashable by value: ``PackConv(...)(weight)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,53 @@ class PackChannels:
         """The padded vector."""
         flat = vector.reshape(-1)
         return padded(flat, {0: flat.numel() + -flat.numel() % self.block}).contiguous()
+
+
+@dataclass(frozen=True)
+class PickTaps:
+    """The weight of one phase of a convolution as that of a plain one of two dimensions.
+
+    [O, I / G, kernel] (``transposed``: [I, O / G, kernel]) -> [O, KD * I' , KH, KW], where ``taps``
+    names the rows of the kernel for depth, rows and columns (fewer dimensions: the last of them),
+    ``merged`` groups become one (zeros between them), and the I' inputs of each depth tap are
+    padded to ``block`` where there are several.
+    """
+
+    transposed: bool
+    groups: int
+    merged: int
+    taps: tuple[tuple[int, ...], ...]
+    block: int
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight to pack."""
+        kernel = weight.reshape(*weight.shape[:2], *(1,) * (5 - weight.dim()), *weight.shape[2:])
+        for dim, taps in enumerate(self.taps, 2):
+            kernel = kernel.index_select(dim, torch.tensor(taps, dtype=torch.int64))
+        grouped = kernel.unflatten(0, (self.groups, -1))
+        if self.transposed:
+            grouped = grouped.transpose(1, 2)  # [G, O / G, I / G, ...]
+        _, outer, inner, *sizes = grouped.shape
+        dense = torch.zeros(self.groups, outer, self.merged, inner, *sizes, dtype=weight.dtype)
+        every = torch.arange(self.groups)
+        dense[every, :, every % self.merged] = grouped
+        inputs = self.merged * inner
+        whole = dense.reshape(self.groups * outer, inputs, *sizes).transpose(1, 2)
+        if sizes[0] > 1:
+            whole = padded(whole, {2: inputs + -inputs % self.block})
+        return whole.flatten(1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One pack function after another."""
+
+    first: PickTaps
+    second: Callable[[torch.Tensor], torch.Tensor]
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """The packed weight."""
+        return self.second(self.first(weight))
 
 
 def _planes(weight: torch.Tensor) -> torch.Tensor:

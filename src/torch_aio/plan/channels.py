@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from torch_aio.ir.spec import TensorSpec
+from torch_aio.ir.symbols import Int
 from torch_aio.plan.value import Value
 
 
@@ -23,8 +23,6 @@ class LaneMask:
         return torch.arange(lanes) < self.channels
 
 
-def channel_lanes(value: Value, spec: TensorSpec, block: int) -> Value:
-    """Packed lanes as a blocked value that is the same for every pixel of ``spec``."""
-    ones = (1,) * (spec.ndim - 2)
-    shape = (1, spec.shape[1], *ones)
-    return replace(value, shape=shape, stride=(0, block, 0, 0), block=block)
+def channel_lanes(value: Value, channels: Int, block: int) -> Value:
+    """Packed lanes as a blocked value that is the same for every pixel."""
+    return replace(value, shape=(1, channels, 1, 1), stride=(0, block, 0, 0), block=block)

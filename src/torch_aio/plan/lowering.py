@@ -22,7 +22,7 @@ from torch_aio.plan.channels import channel_lanes
 from torch_aio.plan.choice import Answer, Choice, Question, best_guess
 from torch_aio.plan.joined import Place
 from torch_aio.plan.trace import ChainTrace
-from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, plain, size_of
+from torch_aio.plan.value import Argument, Buffer, Scratch, Step, Value, folded, plain, size_of
 
 Pack = Callable[..., torch.Tensor]
 TableFunction = Callable[..., "np.ndarray[Any, Any]"]
@@ -232,7 +232,7 @@ class Lowering:
         plain_beside_blocked = output.meta.get("layout") == "blocked" and self.is_constant(node)
         if plain_beside_blocked and any(size != 1 for size in have.shape):
             lanes = self.constant(node, PackChannels(self.isa.block))
-            return channel_lanes(lanes, spec, self.isa.block)
+            return channel_lanes(lanes, spec.shape[1], self.isa.block)
         return self.value(node)
 
     # ---- buffers --------------------------------------------------------------------------
@@ -263,7 +263,8 @@ class Lowering:
     def _blocked(self, node: Node) -> Value:
         spec: TensorSpec = node.meta["spec"]
         block, (top, left) = self.isa.block, self.halos.get(node, (0, 0))
-        n, channels, *plane = spec.shape
+        shape = folded(spec.shape)
+        n, channels, *plane = shape
         height, width = plane if len(plane) == 2 else (1, plane[0])
         blocks = (channels + block - 1) // block
         row = (width + 2 * left) * block
@@ -272,7 +273,7 @@ class Lowering:
         buffer = self._arena(size * spec.dtype.itemsize, node.name)
         inner = (top * row + left * block) * spec.dtype.itemsize
         stride = (blocks * area, area, row, block)
-        value = Value(buffer, spec.shape, spec.dtype, stride, inner, block)
+        value = Value(buffer, shape, spec.dtype, stride, inner, block)
         if (top or left) and self.clear_halo:
             self.clear_halo(self, value, (top, left))
         return value
@@ -280,8 +281,8 @@ class Lowering:
 
 def _access(value: Value, shape: tuple[Int, ...], channel: int) -> Access:
     if value.block:
-        plane = value.shape[2:]
-        varies = any(have != want for have, want in zip(plane, shape[2:], strict=True))
+        plane, whole = value.shape[-2:], folded(shape)[-2:]
+        varies = any(have != want for have, want in zip(plane[-len(whole) :], whole, strict=True))
         return "channel" if varies or all(s == 1 for s in plane) else "full"
     varying = {i - len(value.shape) for i, size in enumerate(value.shape) if size != 1}
     if not varying:

@@ -33,8 +33,9 @@ class Value:
 
     ``block == 0``: plain strided, ``stride`` in elements, one a dimension.
     ``block == c``: the channel-blocked layout [N][C/c][H][W][c] of a logical [N, C, H, W] (or
-    [N, C, L]: H is 1) tensor; ``stride`` holds (batch, channel block, row, pixel) in elements, the
-    c channels of a pixel lie together, and lanes past C hold zeros.
+    [N, C, L]: H is 1; of three dimensions: ``folded``) tensor; ``stride`` holds (batch, channel
+    block, row, pixel) in elements, the c channels of a pixel lie together, and lanes past C hold
+    zeros.
     ``offset`` is in bytes.
     """
 
@@ -87,6 +88,14 @@ class Value:
             for have, want, s in zip(sizes, shape, strides, strict=True)
         )
         return replace(self, shape=shape, stride=kept)
+
+
+def folded(shape: tuple[Int, ...]) -> tuple[Int, ...]:
+    """The shape in which a tensor is blocked: [N, C, D, H, W] as N * D images [N * D, C, H, W]."""
+    if len(shape) < 5:
+        return shape
+    batch, channels, depth, height, width = shape
+    return batch * depth, channels, height, width
 
 
 def plain(buffer: Buffer, shape: tuple[Int, ...], dtype: torch.dtype) -> Value:

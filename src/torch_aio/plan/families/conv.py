@@ -49,12 +49,11 @@ USUAL = 3
 call of a ResNet-50 takes 2.6 s with six of them, 1.8 s with three)."""
 
 
-def lower(ctx: Lowering, group: Group) -> None:
-    """A convolution with bias and the chain behind it."""
+def job_of(ctx: Lowering, group: Group, conv: Conv) -> Job:
+    """The job of a group: bias and the chain behind it, memory for the result."""
     node = group.anchor
     assert node is not None
-    source, weight = node.args[:2]
-    assert isinstance(source, Node)
+    weight = node.args[1]
     assert isinstance(weight, Node)
     trace = ChainTrace()
     trace.accumulator(node, torch.float32)
@@ -63,15 +62,24 @@ def lower(ctx: Lowering, group: Group) -> None:
         trace.values[node] = trace.step("add", (trace.values[node], bias), torch.float32)
     target = ctx.output(group.output)
     chain, operands = ctx.epilogue(group, trace, channel=1)
+    return Job(conv, weight, chain, operands, target)
+
+
+def lower(ctx: Lowering, group: Group) -> None:
+    """A convolution with bias and the chain behind it."""
+    node = group.anchor
+    assert node is not None
+    source = node.args[0]
+    assert isinstance(source, Node)
     conv, x, block = Conv.of(node), ctx.value(source), ctx.isa.block
-    job = Job(conv, weight, chain, operands, target)
+    job = job_of(ctx, group, conv)
     inner, outer = conv.inputs // conv.groups, conv.outputs // conv.groups
     if conv.groups == 1 and x.block and is_int8(ctx, node):
         direct_int8.lower(ctx, job, x)
     elif inner == outer and ctx.isa.lanes(f32) % inner == 0 and conv.groups > 1:
         _narrow(ctx, job, x)
     elif conv.groups == 1 or (inner % block == 0 and outer % block == 0):
-        _whole_blocks(ctx, job, x)
+        whole_blocks(ctx, job, x)
     elif inner == 1:
         _narrow(ctx, job, gather(ctx, x, "repeat", conv.inputs, outer, conv.halo))
     else:
@@ -83,7 +91,7 @@ def is_int8(ctx: Lowering, node: Node) -> bool:
     return bool(node.meta.get("int8")) and ctx.isa.dot is not None
 
 
-def _whole_blocks(ctx: Lowering, job: Job, x: Value) -> None:
+def whole_blocks(ctx: Lowering, job: Job, x: Value) -> None:
     """Groups of whole channel blocks: direct or by Winograd, whichever is faster."""
     ways: dict[str, Callable[[], None]] = {}
     for outputs in winograd.candidates(ctx, job, x):
@@ -138,7 +146,7 @@ def _padded(ctx: Lowering, job: Job, x: Value, inner: int, outer: int) -> None:
     shape = (n, conv.groups * wide_out, height, width)
     between = blocked_temporary(ctx, shape, block, (0, 0), target)
     wide = replace(conv, inputs=conv.groups * wide_in, outputs=conv.groups * wide_out)
-    _whole_blocks(ctx, Job(wide, job.weight, ACCUMULATOR, [], between), source)
+    whole_blocks(ctx, Job(wide, job.weight, ACCUMULATOR, [], between), source)
     table = ctx.table(ChannelTable("unpad", block), conv.groups, outer, between.byte_stride[1])
     spec = GatherChannels(1, bool(conv.outputs % block), job.chain)
     gather_into(ctx, spec, [between], table, target, job.operands)
@@ -158,11 +166,6 @@ def accept(node: Node) -> str | None:
             return f"its {name} is not a constant"
     weight: TensorSpec = argument(node, 1, "weight", None).meta["spec"]
     return "the image has no channels" if 0 in weight.shape else None
-
-
-def accept_convolution(node: Node) -> str | None:
-    """Transposed convolutions: normalise spells the others conv1d and conv2d."""
-    return "transposed convolution has no kernel yet"
 
 
 def planar(node: Node) -> bool:
@@ -195,5 +198,4 @@ ROWS: tuple[Row, ...] = (
             aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding,
         )
     ),
-    Row(aten.convolution.default, "conv", accept_convolution, lower),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from torch_aio.plan.families.reorder import plane_strides, planes
 from torch_aio.plan.families.tiling import Tiles, tilings
 from torch_aio.plan.families.windows import Conv, Job, operand_arguments, origin
 from torch_aio.plan.lowering import Lowering
-from torch_aio.plan.value import Value
+from torch_aio.plan.value import Argument, Value
 
 MOST_COLUMNS = 16
 """Taps of a row that the planar kernel unrolls."""
@@ -50,23 +50,24 @@ def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
     c_in = 1 if columns else block
     n, _, height, width = planes(target.shape)
     is_small = isinstance(height * width, int) and height * width < SMALL_PLANE
-    merged = is_small and job.shares_channels
-    images, batch = (n, 1) if merged else (1, n)
+    images, batch = (n, 1) if is_small and job.shares_channels else (1, n)
+    batches: dict[str, Argument] = {"x_batch": strides[0], "y_batch": target.byte_stride[0]}
+    if job.samples:
+        images, batch, batches = n, job.samples.count, _apart(job)
     count = tiles.count(images * height * width)
     panels = -(-vectors // tile[1]) * conv.groups
     panels_a_unit = 1 if splits_panels(conv, x, target, count) else panels
     spec = ConvSpec(tile, columns, conv.dilation[1] if columns else 1, tiles.step,
                     bool(conv.outputs % block), job.chain)  # fmt: skip
-    y_batch, y_block, _, _ = target.byte_stride
     ctx.step(
         spec,
         -(-panels // panels_a_unit) * batch * count,
         ("y",),
-        x=origin(x, conv.padding, strides), x_batch=strides[0], x_block=strides[1],
+        x=origin(x, conv.padding, strides), x_block=strides[1],
         tap_row=conv.dilation[0] * strides[2],
         tap_column=conv.dilation[1] * strides[3] * max(columns, 1),
-        w=ctx.constant(job.weight, PackConv(conv.groups, block, c_in, tile[1] * lanes)),
-        y=target, y_batch=y_batch, y_block=y_block,
+        w=job.packed(ctx, PackConv(conv.groups, block, c_in, tile[1] * lanes)),
+        y=target, y_block=target.byte_stride[1],
         table=tiles.table(ctx, job, images, strides), batch=batch, pixels=count * tile[0],
         channels=conv.outputs, groups=conv.groups, in_blocks=-(-inner // c_in),
         last_terms=(inner - 1) % c_in + 1,
@@ -74,8 +75,17 @@ def lower(ctx: Lowering, job: Job, x: Value, tiles: Tiles) -> None:
         chunk=_chunk(-(-inner // c_in), math.prod(conv.kernel) * c_in),
         panels_a_unit=panels_a_unit, tiles_a_block=TILES_A_BLOCK,
         prefetch=int(weight_bytes(conv) >= STREAMED),
-        **operand_arguments(job.chain, job.operands, n, rows=False),
+        **(operand_arguments(job.chain, job.operands, n, rows=False) | batches),
     )  # fmt: skip
+
+
+def _apart(job: Job) -> dict[str, Argument]:
+    """How far apart the samples of the input, the result and the epilogue's operands are."""
+    assert job.samples is not None
+    full = iter(job.samples.operands)
+    inputs = enumerate(job.chain.inputs[1:], 1)
+    operands = {f"e{n}_batch": next(full) for n, operand in inputs if operand.access == "full"}
+    return {"x_batch": job.samples.x, "y_batch": job.samples.y, **operands}
 
 
 def _planar(ctx: Lowering, x: Value, conv: Conv) -> tuple[Value, tuple[Int, ...]]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch.fx import Node
 
-from torch_aio.ir.spec import TensorSpec
 from torch_aio.kernels.chain import Chain, Const, Input, Step
 from torch_aio.plan.channels import LaneMask, channel_lanes
 from torch_aio.plan.families.copies import apply
@@ -15,6 +14,7 @@ from torch_aio.plan.families.dtypes import anything
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.trace import ChainTrace, Ref
+from torch_aio.plan.value import Value
 
 Emit = Callable[[ChainTrace, Node], Ref]
 
@@ -30,13 +30,20 @@ def lower(ctx: Lowering, group: Group) -> None:
     for node in group.nodes:
         trace.values[node] = ctx.row_of(node).chain(trace, node)
     output = group.output
-    spec: TensorSpec = output.meta["spec"]
     target = ctx.output(output)
     chain, operands = ctx.close(trace, output, channel=-1)
     if not chain.steps and chain.inputs[0].dtype != chain.result:
         raise TypeError("a chain without steps cannot change the dtype")
-    if target.block and spec.shape[1] % target.block != 0 and not keeps_zero(chain):
-        chain, operands = _masked(ctx, chain, operands, spec, target.block)
+    if target.block:
+        apply_masked(ctx, chain, operands, target)
+    else:
+        apply(ctx, chain, operands, target)
+
+
+def apply_masked(ctx: Lowering, chain: Chain, operands: list[Value], target: Value) -> None:
+    """One elementwise step into a blocked value, its padding lanes zero."""
+    if target.shape[1] % target.block != 0 and not keeps_zero(chain):
+        chain, operands = _masked(ctx, chain, operands, target)
     apply(ctx, chain, operands, target)
 
 
@@ -59,11 +66,11 @@ def keeps_zero(chain: Chain) -> bool:
 
 
 def _masked(
-    ctx: Lowering, chain: Chain, operands: list[Any], spec: TensorSpec, block: int
-) -> tuple[Chain, list[Any]]:
+    ctx: Lowering, chain: Chain, operands: list[Value], target: Value
+) -> tuple[Chain, list[Value]]:
     """The chain with padding lanes set to zero."""
-    lanes = ctx.constant((), LaneMask(int(spec.shape[1]), block))  # type: ignore[arg-type]
-    mask = channel_lanes(lanes, spec, block)
+    channels, block = int(target.shape[1]), target.block  # type: ignore[arg-type]
+    mask = channel_lanes(ctx.constant((), LaneMask(channels, block)), channels, block)
     first = len(chain.inputs)
     steps = tuple(
         Step(s.op, tuple(a + (a >= first) if isinstance(a, int) else a for a in s.args), s.dtype)

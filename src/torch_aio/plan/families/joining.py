@@ -59,7 +59,7 @@ def cat_is_blocked(node: Node) -> bool:
     """Blocked where parts are, and each but the last ends with a whole block."""
     spec: TensorSpec = node.meta["spec"]
     parts: Any = node.args[0]
-    if spec.ndim not in (3, 4) or spec.dtype != torch.float32 or _cat_dim(node) != 1:
+    if spec.ndim not in (3, 4, 5) or spec.dtype != torch.float32 or _cat_dim(node) != 1:
         return False
     if not any(part.meta.get("layout") == "blocked" for part in parts):
         return False

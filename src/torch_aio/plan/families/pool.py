@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.fx import Node
 from torch_aio.ir.symbols import ceil_div, product
 from torch_aio.kernels.pool import MOST_COLUMNS, AdaptiveAvgPool, Pool
 from torch_aio.plan.families.reorder import planes
-from torch_aio.plan.families.windows import argument, has_batch, pair, strides_of
+from torch_aio.plan.families.windows import Pair, argument, has_batch, pair, strides_of
 from torch_aio.plan.lowering import Group, Lowering
 from torch_aio.plan.row import Row
 from torch_aio.plan.value import Argument, Value
@@ -23,7 +24,7 @@ def lower_max(ctx: Lowering, group: Group) -> None:
     node = group.output
     window = [_pair(node, 1, "kernel_size"), _stride(node), _pair(node, 3, "padding", 0),
               _pair(node, 4, "dilation", 1)]  # fmt: skip
-    _emit(ctx, node, "max", window, include_pad=0, divisor=0)
+    emit(ctx, _source(ctx, node), ctx.output(node), "max", window, include_pad=0, divisor=0)
 
 
 def lower_avg(ctx: Lowering, group: Group) -> None:
@@ -32,20 +33,25 @@ def lower_avg(ctx: Lowering, group: Group) -> None:
     window = [_pair(node, 1, "kernel_size"), _stride(node), _pair(node, 3, "padding", 0), (1, 1)]
     include = int(argument(node, 5, "count_include_pad", default=True))
     divisor = argument(node, 6, "divisor_override", None) or 0
-    _emit(ctx, node, "avg", window, include_pad=include, divisor=divisor)
+    emit(ctx, _source(ctx, node), ctx.output(node), "avg", window,
+         include_pad=include, divisor=divisor)  # fmt: skip
 
 
 def lower_adaptive(ctx: Lowering, group: Group) -> None:
     """``adaptive_avg_pool1d`` and ``adaptive_avg_pool2d``."""
-    x, target = _source(ctx, group.output), ctx.output(group.output)
+    emit_adaptive(ctx, _source(ctx, group.output), ctx.output(group.output))
+
+
+def emit_adaptive(ctx: Lowering, x: Value, target: Value) -> None:
+    """The step of an adaptive average."""
     ctx.step(AdaptiveAvgPool(), _units(target), ("y",), **_planes_of(x, target))
 
 
-def _emit(
-    ctx: Lowering, node: Node, kind: Any, window: list[tuple[int, int]], **options: int
+def emit(
+    ctx: Lowering, x: Value, target: Value, kind: Any, window: Sequence[Pair], **options: int
 ) -> None:
+    """The step of a window: (rows, columns) of kernel, stride, padding and dilation."""
     kernel, stride, padding, dilation = window
-    x, target = _source(ctx, node), ctx.output(node)
     if kernel[1] <= MOST_COLUMNS:
         spec = Pool(kind, kernel[1], stride[1], dilation[1])
     else:

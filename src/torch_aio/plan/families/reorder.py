@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from torch.fx import Node
 
 from torch_aio.ir.symbols import Int, ceil_div
@@ -22,14 +25,21 @@ def lower(ctx: Lowering, group: Group) -> None:
     assert isinstance(source, Node)
     value = ctx.value(source)
     if layout == "blocked":
-        _to_blocked(ctx, value, ctx.output(node))
+        for plain, part in _slices(value, ctx.output(node)):
+            _to_blocked(ctx, plain, part)
         return
-    n, channels, height, width = planes(value.shape)
-    if node not in ctx.outputs and height == 1 and width == 1:
+    _, _, height, width = planes(value.shape)
+    shape = node.meta["spec"].shape
+    if node not in ctx.outputs and height == 1 and width == 1 and len(shape) < 5:
         batch, _, _, pixel = value.stride
         ctx.bind(node, _plain_view(value, batch, pixel))
         return
-    target = ctx.output(node)
+    for plain, part in _slices(ctx.output(node), value):
+        _from_blocked(ctx, part, plain)
+
+
+def _from_blocked(ctx: Lowering, value: Value, target: Value) -> None:
+    n, channels, height, width = planes(value.shape)
     batch, block, row, _ = value.byte_stride
     y_n, y_c, y_h, y_w = plane_strides(target)
     if _is_one_row(value, (height, width), (y_h, y_w)):
@@ -42,6 +52,28 @@ def lower(ctx: Lowering, group: Group) -> None:
         y=target, y_n=y_n, y_c=y_c, y_h=y_h, y_w=y_w,
         channels=channels, height=height, width=width,
     )  # fmt: skip
+
+
+def _slices(plain: Value, blocked: Value) -> Iterator[tuple[Value, Value]]:
+    """Parts of four dimensions of a plain value, and the images of a blocked one that they are.
+
+    Of [N, C, D, H, W] the samples or the images of one depth, whichever are fewer.
+    """
+    if len(plain.shape) < 5:
+        yield plain, blocked
+        return
+    batch, channels, depth, *plane = plain.shape
+    by_batch, by_channel, by_depth, *rest = plain.stride
+    image, *inner = blocked.stride
+    count, size, ahead, along, first, step = depth, batch, by_depth, by_batch, image, depth * image
+    if isinstance(batch, int) and not (isinstance(depth, int) and depth < batch):
+        count, size, ahead, along = batch, depth, by_batch, by_depth
+        first, step = depth * image, image
+    for part in range(int(count)):  # type: ignore[arg-type]
+        shape = (size, channels, *plane)
+        offset = blocked.offset + part * first * blocked.itemsize
+        images = replace(blocked, shape=shape, stride=(step, *inner), offset=offset)
+        yield plain.view(shape, (along, by_channel, *rest), part * ahead), images
 
 
 def clear_halo(ctx: Lowering, value: Value, halo: tuple[int, int]) -> None:

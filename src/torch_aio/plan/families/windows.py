@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from torch_aio.codegen.isa import Isa
@@ -15,6 +16,7 @@ from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Int, ceil_div, product
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.conv import OVERREAD
+from torch_aio.kernels.pack_conv import Packed, PickTaps
 from torch_aio.plan.families.reorder import clear_halo, planes
 from torch_aio.plan.lowering import Lowering
 from torch_aio.plan.value import Argument, Value
@@ -76,14 +78,37 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Several convolutions side by side: ``count``, and the bytes between them.
+
+    In the input, the result, and each operand that varies like it.
+    """
+
+    count: Int
+    x: Int
+    y: Int
+    operands: tuple[Int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
-    """One convolution to lower: what it computes, its weight, its epilogue, its result."""
+    """One convolution to lower: what it computes, its weight, its epilogue, its result.
+
+    ``pick``: what becomes of the weight before it is packed. ``samples``: the same for each of
+    several groups of images that do not lie evenly.
+    """
 
     conv: Conv
     weight: Node
     chain: Chain
     operands: list[Value]
     target: Value
+    pick: PickTaps | None = None
+    samples: Samples | None = None
+
+    def packed(self, ctx: Lowering, pack: Callable[[torch.Tensor], torch.Tensor]) -> Value:
+        """The weight as ``pack`` lays it out."""
+        return ctx.constant(self.weight, Packed(self.pick, pack) if self.pick else pack)
 
     @property
     def shares_channels(self) -> bool:
@@ -177,8 +202,8 @@ def has_batch(node: Node) -> str | None:
     spec: TensorSpec = source.meta["spec"]
     if str(spec.dtype) != "torch.float32":
         return f"windows over {str(spec.dtype).removeprefix('torch.')} have no kernel"
-    rank = next(n for n in (1, 2, 3) if f"{n}d" in str(node.target))
-    if spec.ndim != rank + 2:
+    ranks = [n for n in (1, 2, 3) if f"{n}d" in str(node.target)]  # convolution: has a batch
+    if ranks and spec.ndim != ranks[0] + 2:
         return "its input has no batch dimension"
     return None
 

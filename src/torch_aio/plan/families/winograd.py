@@ -116,7 +116,7 @@ def lower(ctx: Lowering, job: Job, x: Value, outputs: int) -> None:
         ("y",),
         x=origin(x, conv.padding, x.byte_stride), **strides_of("x", x),
         y=target, **strides_of("y", target),
-        w=ctx.constant(job.weight, pack),
+        w=job.packed(ctx, pack),
         table=ctx.table(tile_table, outputs, images, height, width, *steps, *job.result_strides),
         tiles=tiles, channels=conv.outputs, in_blocks=in_blocks, out_vectors=vectors,
         tiles_a_block=ceil_div(tiles, blocks),
