@@ -31,6 +31,7 @@ from torch_aio.graph.quantise import quantise
 from torch_aio.graph.reinplace import reinplace
 from torch_aio.graph.share_heads import share_heads
 from torch_aio.graph.simplify import simplify
+from torch_aio.graph.widen import widen
 
 Pass = Callable[[GraphModule], int]
 REWRITES: tuple[Pass, ...] = (
@@ -40,6 +41,7 @@ REWRITES: tuple[Pass, ...] = (
     fuse_rope,
     fuse_activation,
     fuse_attention,
+    widen,
     simplify,
     share_heads,
     drop_masks,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_aio.codegen.builder import Builder, Size
-from torch_aio.codegen.types import Value, i8, vec
+from torch_aio.codegen.types import Value
 from torch_aio.kernels import chain as chains
 from torch_aio.kernels.chain import TYPES, Chain, Input
 
@@ -74,11 +74,7 @@ class MatrixEpilogue:
             values.append(self._operand(n, operand, pointer, (row, column), mask, accumulator))
         result = self.chain.emit(self.k, values)
         where = self.k.at(c_row, self.k.mul(column, itemsize(self.chain.result)))
-        if mask is None:
-            chains.store(self.k, result, where)
-        else:
-            value = self.k.cast(result, i8) if result.type.bits == 1 else result
-            self.k.masked_store(value, mask, where)
+        chains.store(self.k, result, where, mask=mask)
 
     def _operand(
         self, n: int, operand: Input, pointer: Value, place: Sequence[Size], mask: Value | None,
@@ -88,16 +84,6 @@ class MatrixEpilogue:
         if operand.access in ("row", "full"):
             pointer = k.at(pointer, k.mul(getattr(k.p, f"e{n}_row"), row))
         if operand.access in ("scalar", "row"):
-            return k.splat(_scalar(k, operand.dtype, pointer), lanes)
+            return chains.load_scalar(k, operand.dtype, lanes, pointer)
         pointer = k.at(pointer, k.mul(column, itemsize(operand.dtype)))
-        if mask is None:
-            return chains.load(k, operand.dtype, lanes, pointer)
-        if operand.dtype == "bool":
-            return k.icmp("ne", k.masked_load(vec(i8, lanes), mask, pointer), 0)
-        return k.masked_load(vec(TYPES[operand.dtype], lanes), mask, pointer)
-
-
-def _scalar(k: Builder, dtype: str, base: Value) -> Value:
-    if dtype == "bool":
-        return k.icmp("ne", k.load(i8, base), 0)
-    return k.load(TYPES[dtype], base)
+        return chains.load(k, operand.dtype, lanes, pointer, mask=mask)
