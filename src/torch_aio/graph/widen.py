@@ -8,6 +8,7 @@ network with narrow inputs, weights and results, and the graph's later passes fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch_aio.graph import alias
 from torch_aio.graph.fuel import spend
 from torch_aio.graph.hoist_constants import is_constant
 from torch_aio.graph.rewrite import aten, emit, refuse, replace, sweep_dead, tensor
+from torch_aio.ir.spec import TensorSpec
 from torch_aio.plan.row import Row
 from torch_aio.plan.rows import row_of
 
@@ -39,10 +41,16 @@ def widen(gm: GraphModule) -> int:
             stretch.add(node)
     for node in reversed(stretch.wide):
         if node.users and not _is_view(node):
-            narrow = emit(node.graph, node, _CAST, (stretch.wide[node],), {"dtype": _dtype(node)})
-            replace(node, narrow)
+            replace(node, _narrowed(node, stretch.wide[node]))
     sweep_dead(gm.graph)
     return len(stretch.wide)
+
+
+def _narrowed(node: Node, twin: Node) -> Node:
+    """The twin in the node's dtype (indices and truth values have theirs)."""
+    if not _is_half(node):
+        return twin
+    return emit(node.graph, node, _CAST, (twin,), {"dtype": _dtype(node)}, like=twin)
 
 
 class _Stretch:
@@ -56,12 +64,14 @@ class _Stretch:
         """Whether a node has no kernel in its dtype, or only passes on what has a twin."""
         row = row_of(node)
         halves = [n for n in node.all_input_nodes if _is_half(n)]
-        if row is None or not _is_half(node) or alias.is_write(node) or is_constant(node):
+        if row is None or not halves or alias.is_write(node) or is_constant(node):
             return False
-        if node.target is not _CAST and _refuses(row, node):
-            return bool(halves)
         twins = [n in self.wide for n in halves]
-        return any(twins) if row.chain is not None else any(twins) and all(twins)
+        if node.target is getitem:
+            return twins[0]
+        if node.target is not _CAST and _refuses(row, node):
+            return True
+        return _is_half(node) and any(twins) and (row.chain is not None or all(twins))
 
     def add(self, node: Node) -> None:
         """Give a node its twin, unless that has no kernel either."""
@@ -74,12 +84,12 @@ class _Stretch:
             return
         row = row_of(twin)
         assert row is not None
-        if _refuses(row, twin) or tensor(twin) is None or _dtype(twin) != torch.float32:
+        if _refuses(row, twin) or _is_half(twin):
             refuse(node, "widen", f"float32 has no kernel either: {row.accept(twin)}")
             node.graph.erase_node(twin)
             return
-        if row.chain is None and not _is_view(twin):
-            twin.meta["widened"] = str(_dtype(node)).removeprefix("torch.")
+        if row.chain is None and row.view is None:
+            twin.meta["widened"] = True
         if "name" in node.meta:
             twin.meta["name"] = node.meta["name"]
         self.wide[node] = twin
@@ -113,13 +123,16 @@ def _refuses(row: Row, node: Node) -> bool:
 
 
 def _is_view(node: Node) -> bool:
+    """Whether a node is another view of its operand's memory, which may stay one."""
     row = row_of(node)
-    return row is not None and row.view is not None
+    return row is not None and row.view is not None and node.target is not getitem
 
 
 def _is_half(node: Node) -> bool:
-    spec = tensor(node)
-    return spec is not None and spec.dtype in HALVES
+    """Whether a node holds half-precision tensors."""
+    specs = node.meta.get("spec")
+    parts = specs if isinstance(specs, tuple) else (specs,)
+    return any(isinstance(part, TensorSpec) and part.dtype in HALVES for part in parts)
 
 
 def _dtype(node: Node) -> torch.dtype:
