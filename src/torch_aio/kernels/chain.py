@@ -111,8 +111,16 @@ class Chain:
         """
         values, lanes = list(inputs), inputs[0].type.lanes if inputs else 0
         for step in self.steps:
+            values = [_within(k, value) for value in values]
             values.append(_step(k, step, values, lanes))
-        return values[-1]
+        last = values[-1]
+        return convert(k, last, vec(TYPES[self.result], last.type.lanes))
+
+
+def _within(k: Builder, value: Value) -> Value:
+    """bf16 as f32: LLVM calls a library for a bf16 that lives from one block to another."""
+    is_bf16 = value.type.scalar == bf16
+    return convert(k, value, vec(f32, value.type.lanes)) if is_bf16 else value
 
 
 def _step(k: Builder, step: Step, values: list[Value], lanes: int) -> Value:
@@ -147,8 +155,11 @@ def load(
 
 
 def load_scalar(k: Builder, dtype: str, lanes: int, base: Value, *offsets: Size) -> Value:
-    """One element of ``dtype`` in every lane (bools become i1)."""
-    value = k.splat(k.load(i8 if dtype == "bool" else TYPES[dtype], base, *offsets), lanes)
+    """One element of ``dtype`` in every lane (bools become i1, bf16 f32)."""
+    element = k.load(MEMORY.get(dtype, TYPES[dtype]), base, *offsets)
+    if dtype == "bf16":
+        return k.splat(_within(k, k.bitcast(element, bf16)), lanes)
+    value = k.splat(element, lanes)
     return k.icmp("ne", value, 0) if dtype == "bool" else value
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
-from torch_aio.codegen.types import Value, f32
+from torch_aio.codegen.types import Value, bf16, f32, i16, vec
 from torch_aio.kernels import chain as chains
 from torch_aio.kernels.chain import Chain, Input, itemsize
 from torch_aio.kernels.spec import KernelSpec
@@ -190,14 +190,18 @@ class Row:
         if self.spec.output == "full" or not result.type.lanes:
             chains.store(k, result, where, mask=mask)
             return
+        if result.type.scalar == bf16:
+            result = k.bitcast(result, vec(i16, result.type.lanes))
         for lane in range(result.type.lanes):
             chains.store(k, k.extract(result, lane), k.at(where, k.mul(stride, lane)))
 
 
 def gather(k: Builder, dtype: str, lanes: int, base: Value, stride: Size) -> Value:
     """A vector of elements ``stride`` bytes apart."""
-    type_ = k.lanes_const(chains.TYPES["i8" if dtype == "bool" else dtype], [0] * lanes)
+    element = chains.MEMORY.get(dtype, chains.TYPES[dtype])
+    value = k.lanes_const(element, [0] * lanes)
     for lane in range(lanes):
-        element = k.load(type_.type.scalar, base, k.mul(stride, lane))
-        type_ = k.insert(type_, element, lane)
-    return k.icmp("ne", type_, 0) if dtype == "bool" else type_
+        value = k.insert(value, k.load(element, base, k.mul(stride, lane)), lane)
+    if dtype == "bf16":
+        return k.bitcast(value, vec(bf16, lanes))
+    return k.icmp("ne", value, 0) if dtype == "bool" else value

@@ -26,7 +26,8 @@ class Line:
 
     ``way``: what was chosen where there were several ways to take, and what was not. ``names``:
     what the filters call it (a merged linear has several); ``int8``: whether it was converted, and
-    ``refused`` why not where the filter means it.
+    ``refused`` why not where the filter means it. ``widened``: whether a half-precision operator is
+    computed in float32, between casts where its neighbours are not.
     """
 
     graph: str
@@ -42,6 +43,7 @@ class Line:
     names: tuple[str, ...] = ()
     int8: bool = False
     refused: str = ""
+    widened: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -52,6 +54,7 @@ class Line:
     def what(self) -> str:
         """The kernel, with its way, or the reason; why it is not in int8 where it should be."""
         text = f"{self.detail} ({self.way})" if self.way else self.detail
+        text += "; in float32" if self.widened else ""
         return f"{text}; not in int8: {self.refused}" if self.refused else text
 
 
@@ -237,6 +240,7 @@ def _lines(graph: CompiledGraph, variant: Variant) -> Iterable[Line]:
             node.meta.get("names", ()),
             "int8" in kernels.get(node.meta.get("fused", node.name), "") and "int8" in node.meta,
             node.meta.get("refused", {}).get("quantise", ""),
+            bool(node.meta.get("widened")),
         )
 
 
