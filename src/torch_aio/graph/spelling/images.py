@@ -107,11 +107,22 @@ def batched(rule: Rule | None, rank: int) -> Rule:
     return rewritten
 
 
+def pool_of_all(node: Node) -> Value:
+    """adaptive_avg_pool3d(x, 1) -> mean(x, [2, 3, 4], keepdim=True)."""
+    x, size = node.args
+    assert isinstance(x, Node)
+    assert isinstance(size, (list, tuple))
+    if tuple(size) != (1, 1, 1) or 0 in spec(x).shape[2:]:
+        return None
+    return emit(node.graph, node, aten.mean.dim, (x, [2, 3, 4], True))
+
+
 RULES: dict[Any, Rule] = {
     aten.pixel_shuffle.default: pixel_shuffle,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.channel_shuffle.default: channel_shuffle,
     aten.native_channel_shuffle.default: channel_shuffle,
     aten.instance_norm.default: instance_norm,
-    **{getattr(aten, f"adaptive_avg_pool{n}d").default: batched(None, n) for n in (1, 2, 3)},
+    **{getattr(aten, f"adaptive_avg_pool{n}d").default: batched(None, n) for n in (1, 2)},
+    aten.adaptive_avg_pool3d.default: batched(pool_of_all, 3),
 }
