@@ -14,10 +14,12 @@ import subprocesses
 import torch_aio
 from accuracy import assert_close
 from torch_aio.cache import DiskCache
-from torch_aio.engine import networks, tuning
+from torch_aio.engine import against_aten, networks, tuning
 from torch_aio.engine.compiled import CompiledGraph, observed
 from torch_aio.engine.packs import STORE
 from torch_aio.engine.released import take_storage
+from torch_aio.errors import ConfigError
+from torch_aio.graph import claim
 from torch_aio.plan.choice import Question
 from torch_aio.plan.winners import Winners
 
@@ -317,3 +319,113 @@ def test_a_foreign_winner_is_none(tmp_path):
     assert Winners("y", store, full=True).find(question) is None
     store.put(fast._key(question), b"z")
     assert Winners("x", store).find(question) is None
+
+
+class Mixed(nn.Module):
+    """A convolution with its activation, and a product: two steps of one network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.head = nn.Linear(8, 5)
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().permute(0, 2, 3, 1))
+
+
+@pytest.fixture
+def aten(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Decree what ATen takes for the steps whose operators contain a name, and whole graphs."""
+
+    def decree(name: str, ratio: float) -> None:
+        measured = against_aten.times
+
+        def times(item: Any, *rest: Any) -> dict[str, int]:
+            found = against_aten.groups(item)
+            texts = {label: against_aten.question(found[label]).text for label in found}
+            spent = measured(item, *rest)
+            assert spent.keys() == found.keys()
+            assert all(spent.values())
+            return {label: 0 if name in text else 10**12 for label, text in texts.items()}
+
+        monkeypatch.setattr(against_aten, "times", times)
+        monkeypatch.setattr(tuning, "_ratio", lambda *_: ratio)
+
+    monkeypatch.setenv("AIO_TUNE", "full")
+    return decree
+
+
+def left(graph: CompiledGraph) -> set[str]:
+    """The operators that PyTorch runs as it measured faster."""
+    verdicts = {str(n.target): n.meta.get("verdict") for n in graph.variants[0].gm.graph.nodes}
+    return {target for target, verdict in verdicts.items() if verdict is claim.MEASURED}
+
+
+def test_a_step_slower_than_aten_goes_back_with_its_group(aten, margin, capsys):
+    """Its activation too; the next compile begins so, and explain says why."""
+    aten("conv2d", 0.5)
+    margin(0.97)
+    model, x = Mixed().eval(), torch.randn(2, 3, 9, 9)
+    want = model.double()(x.double()), model.float()(x)
+    run, graph = compiled(model, x)
+    assert left(graph) == set()
+    assert_close(run(x), *want)
+    assert len(left(graph)) == 2
+    assert "aten.relu.default" in left(graph)
+    assert not any("linear" in target for target in left(graph))
+    assert_close(run(x), *want)
+    again, other = compiled(model, x)
+    assert left(other) == left(graph)
+    assert_close(again(x), *want)
+    torch_aio.explain(again, x)
+    assert "PyTorch measured faster" in capsys.readouterr().out
+
+
+def test_a_cut_that_costs_the_gain_is_not_made(aten, margin):
+    """Each step alone is slower than ATen, the graph without it is slower still; kept as known."""
+    aten("", 1.1)
+    margin(0.97)
+    model, x = Mixed().eval(), torch.randn(2, 3, 9, 9)
+    run, graph = compiled(model, x)
+    run(x)
+    assert left(graph) == set()
+    assert not compiled(model, x)[1]._trials
+
+
+def test_the_whole_graph_may_go_back(aten, margin):
+    aten("", 0.5)
+    margin(0.97)
+    model, x = Mixed().eval(), torch.randn(2, 3, 9, 9)
+    run, graph = compiled(model, x)
+    run(x)
+    assert not graph.variants[0].networks
+    torch.testing.assert_close(run(x), model(x))
+
+
+def test_the_option_tune_overrides_the_variable(monkeypatch):
+    x = torch.randn(1, 24, 12, 12)
+    with observed() as graphs:
+        for level in ("off", "full"):
+            torch_aio.compile(Net().eval(), (x,), options={"tune": level})(x)
+    off, full = graphs
+    assert not off._trials
+    assert [trial._winners.full for trial in full._trials.values()] == [True]
+    with pytest.raises(ConfigError, match="tune='maybe': must be off, fast or full"):
+        torch_aio.compile(Net().eval(), (x,), options={"tune": "maybe"})
+
+
+def test_whole_graphs_are_compared_on_copies(aten, margin, monkeypatch):
+    """Both sides run; the caller's tensor stays what it was."""
+    measured, ratios = tuning._ratio, []
+    aten("conv2d", 1.0)
+    margin(0.97)
+    monkeypatch.setattr(tuning, "_ratio", lambda *a: ratios.append(measured(*a)) or 1.0)
+    x = torch.randn(2, 3, 9, 9)
+    run, graph = compiled(Mixed().eval(), x)
+    kept = x.clone()
+    run(x)
+    assert len(ratios) == 1
+    assert 0 < ratios[0] < float("inf")
+    assert torch.equal(x, kept)
+    assert left(graph) == set()

@@ -19,6 +19,7 @@ from torch_aio.errors import ConfigError
 from torch_aio.parse import Kind
 
 PREFIX = "AIO_"
+TUNE = ("off", "fast", "full")
 
 
 def _row(
@@ -72,7 +73,7 @@ class Settings:
     )
     tune: str = _row(
         "fast",
-        parse.words("off", "fast", "full"),
+        parse.words(*TUNE),
         "time candidates at the second call",
         cache_key=True,
     )
@@ -210,7 +211,7 @@ class Options:
 
     ``modelname``: parts compiled under one name share packed weights; the others are the AIO_*
     variables of the same meaning, which they override for this compile. ``winograd`` may be spelled
-    "auto" or "off".
+    "auto" or "off"; ``tune`` is off, fast or full.
     """
 
     modelname: str = ""
@@ -221,6 +222,7 @@ class Options:
     cache_dir: str = ""
     strict: bool = False
     release_weights: bool = False
+    tune: str = "fast"
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any] | None = None) -> Options:
@@ -234,6 +236,7 @@ class Options:
             "cache_dir": str(settings.cache_path),
             "strict": settings.strict,
             "release_weights": settings.release_weights,
+            "tune": settings.tune,
         }
         for key, value in (mapping or {}).items():
             if key not in _CHECKS:
@@ -257,4 +260,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "cache_dir": parse.a_path,
     "strict": parse.a_flag,
     "release_weights": parse.a_flag,
+    "tune": parse.a_word(*TUNE),
 }

@@ -93,6 +93,19 @@ def a_switch(value: object) -> bool:
     return a_flag(value)
 
 
+def a_word(*valid: str) -> Callable[[object], str]:
+    """One of the words, given as a string."""
+    kind = words(*valid)
+
+    def parse(value: object) -> str:
+        try:
+            return str(kind.parse(a_string(value)))
+        except ValueError:
+            return _refuse(f"must be {kind.valid}")
+
+    return parse
+
+
 def a_path(value: object) -> str:
     """A path given as a string or `os.PathLike`; empty for the default."""
     if not isinstance(value, (str, os.PathLike)):

@@ -280,12 +280,13 @@ class CompiledGraph:
     @uncollected()
     def _compile(self, env: Mapping[str, int], args: tuple[Any, ...]) -> Variant:
         pool = ConstantPool(self._by_name(args))
-        known, jit = winners(self._host, env), self._host.jit
+        known, jit = winners(self._host, env, self.options.tune), self._host.jit
         before = jit.compiled, jit.loaded
         try:
             with named(self.captured.name), clock() as spent, stage("lowering"):
                 answer = known or best_guess
                 variant = Variant(self.captured, self.options, self._host, pool, env, answer)
+                variant = variant.settled(pool, known)
                 if known is not None and (trial := Trial(variant, known, env)).is_due:
                     self._trials[variant] = trial
                 _, state = self._current

@@ -4,6 +4,9 @@ Before a network runs, it runs on copies of its inputs: as it is, and with every
 answered by its second candidate, then its third ... in turns. What a way costs is the sum over the
 steps of its question, each at its minimum, with the caches as the network leaves them. Equal layers
 ask the same question and are timed together. The call itself runs the old plan.
+
+AIO_TUNE=full also times the nodes of each step in ATen (``engine.against_aten``); steps it runs
+faster go back to it where the whole graph gains by that.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_aio import cache, config, cpu, log
+from torch_aio import cache, cpu, log
 from torch_aio.codegen.sources import source_digest
-from torch_aio.engine import networks
+from torch_aio.engine import against_aten, networks
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import Constants, NetworkItem
 from torch_aio.engine.released import has_storage
@@ -43,9 +46,8 @@ Call = tuple[Sequence[Any], Mapping[str, int], Constants]
 Weights = Mapping[str, torch.Tensor]
 
 
-def winners(host: Machine, env: Mapping[str, int]) -> Winners | None:
-    """The winners of this machine for the sizes ``env``; None where AIO_TUNE=off."""
-    level = config.read().tune
+def winners(host: Machine, env: Mapping[str, int], level: str) -> Winners | None:
+    """The winners of this machine for the sizes ``env``; None where tuning is off."""
     if level == "off":
         return None
     digest = source_digest(("codegen", "kernels", "plan", "runtime")).hex()
@@ -62,18 +64,22 @@ class Trial:
 
     def __init__(self, variant: Variant, known: Winners, env: Mapping[str, int]) -> None:
         self.variant, self._winners = variant, known
-        self._bucket, self._budget = bucket_of(env), BUDGET[config.read().tune]
+        self._bucket, self._budget = bucket_of(env), BUDGET["full" if known.full else "fast"]
         self._calls, self._lock = 0, threading.Lock()
         plans = [item.plan for item in variant.networks.values()]
         asked = [choice.question for plan in plans for choice in plan.choices]
         self._open = {q for q in asked if len(known.ways(q)) > 1 and known.find(q) is None}
+        steps = against_aten.labelled(variant.parts) if known.full else ()
+        self._unsettled = {q: group for q, group in steps if known.find(q) is None}
+        self._gains: dict[Question, float] = {}
+        self._kept: Call | None = None
         self._times: dict[tuple[Question, str], np.ndarray[Any, Any]] = {}
         self.failure: Exception | None = None
 
     @property
     def is_due(self) -> bool:
         """Whether there is something to find out."""
-        return bool(self._open)
+        return bool(self._open or self._unsettled)
 
     def begins(self, env: Mapping[str, int]) -> bool:
         """Whether this call is the one to time: the second of such sizes."""
@@ -87,13 +93,18 @@ class Trial:
         """The call's outputs; timed on the way."""
         inputs, env, constants = call
         if not all(map(has_storage, weights.values())):
-            self._open.clear()  # nothing is left to pack for a rival
+            self._open, self._unsettled = set(), {}  # nothing is left to pack for a rival
+
+        if self._unsettled:
+            copies = [_copied(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+            self._kept = copies, env, constants
 
         def before(item: NetworkItem, tensors: Sequence[torch.Tensor]) -> None:
             if self.failure is not None:
                 return
             try:
                 self._time(item, tensors, env, weights)
+                self._time_aten(item, tensors, env, weights)
             except Exception as error:
                 self.failure = error
 
@@ -116,9 +127,31 @@ class Trial:
                     ratio,
                     self._times[question, way][0],
                 )
-        if not changed:
-            return None
-        return self.variant.lowered(ConstantPool(weights), self._winners)
+        new = self.variant
+        if changed:
+            new = new.lowered(ConstantPool(weights), self._winners)
+        if self._gains and self._kept is not None:
+            new = self._give_back(new, self._kept, weights)
+        return None if new is self.variant else new
+
+    def _give_back(self, variant: Variant, call: Call, weights: Weights) -> Variant:
+        """The variant without the steps that ATen runs faster, where the whole graph gains."""
+        slower = [q for q, gain in sorted(self._gains.items(), key=lambda g: -g[1]) if gain > 0]
+        back: list[Question] = []
+        for some in (slower, slower[:1]) if len(slower) > 1 else (slower,)[: len(slower)]:
+            chosen = set(some)
+            asked = against_aten.labelled(variant.parts)
+            nodes = [node.name for q, group in asked if q in chosen for node in group]
+            rival = variant.without(nodes, ConstantPool(weights), self._winners)
+            ratio = _ratio(variant, rival, call, weights)
+            log.debug("%d steps back to PyTorch: %.2f of the time", len(some), ratio)
+            if ratio < MARGIN:
+                variant, back = rival, some
+                break
+        for question in self._gains:
+            whose = against_aten.ATEN if question in back else against_aten.KERNEL
+            self._winners.keep(question, whose)
+        return variant
 
     def _winner(self, question: Question) -> tuple[str, float]:
         """The way, and its time over the best guess's."""
@@ -129,6 +162,37 @@ class Trial:
         }
         way = min(ratios, key=ratios.__getitem__, default="")
         return (way, ratios[way]) if way and ratios[way] < MARGIN else (question.candidates[0], 1.0)
+
+    def _time_aten(
+        self,
+        item: NetworkItem,
+        tensors: Sequence[torch.Tensor],
+        env: Mapping[str, int],
+        weights: Weights,
+    ) -> None:
+        """What each unsettled step of the network takes, beyond what ATen takes for it.
+
+        Nothing is kept where other processes disturbed the runs.
+        """
+        found = {label: against_aten.question(g) for label, g in against_aten.groups(item).items()}
+        if not any(question in self._unsettled for question in found.values()):
+            return
+        pool = ConstantPool(weights)
+        ours, copies = _Contender(item, pool, self.variant.host), [_copied(x) for x in tensors]
+        least: dict[str, int] = {}
+        for _ in range(TURNS[0]):
+            ours.run(tensors, env)
+            taken = _preemptions()
+            spent = against_aten.times(item, copies, env, pool)
+            if _preemptions() - taken <= 1 + sum(spent.values()) // SLICE:
+                least = {label: min(t, least.get(label, t)) for label, t in spent.items()}
+        if ours.counted < TURNS[0] - 1:
+            return
+        for label, aten in least.items():
+            if found[label] in self._unsettled:
+                mine = ours.time({label})
+                gain = mine - aten if aten < MARGIN * mine else 0.0
+                self._gains[found[label]] = self._gains.get(found[label], 0.0) + gain
 
     def _time(
         self,
@@ -156,6 +220,20 @@ class Trial:
             for question, way in answers.items():
                 spent = np.array([contender.time(steps[question]) for contender in pair])
                 self._times[question, way] = self._times.get((question, way), 0) + spent
+
+
+def _ratio(variant: Variant, rival: Variant, call: Call, weights: Weights) -> float:
+    """The time of the whole rival over the variant's, on copies of a call's inputs."""
+    inputs, env, _ = call
+    least = [float("inf")] * 2
+    sides = [(v.executor, v.executor.constants(ConstantPool(weights))) for v in (variant, rival)]
+    for _ in range(TURNS[1]):
+        for n, (run, constants) in enumerate(sides):
+            copies = [_copied(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+            start = perf_counter_ns()
+            run(copies, env, constants)
+            least[n] = min(least[n], perf_counter_ns() - start)
+    return least[1] / max(least[0], 1)
 
 
 class _Contender:

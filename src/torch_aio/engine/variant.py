@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
 from torch_aio import config
-from torch_aio.engine import networks
+from torch_aio.engine import against_aten, networks
 from torch_aio.engine.captured import Captured
 from torch_aio.engine.constants import ConstantPool
 from torch_aio.engine.executor import AtenItem, Executor, Item, NetworkItem, Part, Run, single
 from torch_aio.graph import pipeline
 from torch_aio.ir.symbols import Guards
 from torch_aio.plan.choice import Answer, best_guess
+from torch_aio.plan.winners import Winners
 from torch_aio.runtime.machine import Machine
 
 
 class Variant:
     """The graph compiled for every ``env`` that gives the same answers about sizes.
 
-    ``answer`` decides what the lowering leaves open.
+    ``answer`` decides what the lowering leaves open; ``back`` names nodes that go back to PyTorch.
     """
 
     def __init__(
@@ -33,13 +34,15 @@ class Variant:
         pool: ConstantPool,
         env: Mapping[str, int],
         answer: Answer = best_guess,
+        back: frozenset[str] = frozenset(),
     ) -> None:
         self.host, self._options = host, options
+        self._captured, self.back = captured, back
         self.guards = Guards(dict(env))
         with self.guards.active(), torch.no_grad():
             self.gm = _copy(captured.module)
-            self.report = pipeline.run(self.gm, config.read().fuel, pipeline.chosen(options))
-        self._parts = networks.parts(self.gm)
+            self.report = pipeline.run(self.gm, config.read().fuel, pipeline.chosen(options, back))
+        self.parts = networks.parts(self.gm)
         self._lower(pool, answer)
 
     def holds(self, env: Mapping[str, int]) -> bool:
@@ -59,11 +62,25 @@ class Variant:
         other._lower(pool, answer)
         return other
 
+    def without(self, nodes: Collection[str], pool: ConstantPool, answer: Answer) -> Variant:
+        """The same graph with these nodes left to PyTorch, too."""
+        back = self.back.union(nodes)
+        made = self._captured, self._options, self.host, pool, self.guards.hints, answer, back
+        return Variant(*made)
+
+    def settled(self, pool: ConstantPool, known: Winners | None) -> Variant:
+        """The same graph with those steps left to PyTorch that it is known to run faster."""
+        if known is None or not known.full:
+            return self
+        asked = against_aten.labelled(self.parts)
+        nodes = [n.name for q, group in asked if known(q) == against_aten.ATEN for n in group]
+        return self.without(nodes, pool, known) if nodes else self
+
     def _lower(self, pool: ConstantPool, answer: Answer) -> None:
         with self.guards.active(), torch.no_grad():
             self.networks = {
                 stage: networks.make(part, pool, self.host, self._options, answer)
-                for stage, part in self._parts.items()
+                for stage, part in self.parts.items()
             }
         items = _items(self.gm, self.networks)
         self.executor = Executor(self.gm, items, _constant_uses(self.gm, items))

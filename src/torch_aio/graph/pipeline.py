@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 
@@ -60,13 +60,15 @@ DECISIONS: tuple[Pass, ...] = (
 PIPELINE: tuple[Pass, ...] = (*REWRITES, *DECISIONS)
 
 
-def chosen(options: Options) -> tuple[Pass, ...]:
+def chosen(options: Options, back: Collection[str] = ()) -> tuple[Pass, ...]:
     """The pipeline without the passes that the options switch off, with those they switch on.
 
-    Filters mark before linears are merged: layers that differ in precision stay apart.
+    Filters mark before linears are merged: layers that differ in precision stay apart. ``back``
+    names nodes that PyTorch runs faster.
     """
     wanted: dict[Pass, bool] = {merge_linear: options.merge_linear}
-    steps = tuple(step for step in PIPELINE if wanted.get(step, True))
+    claims = update_wrapper(partial(claim, back=back), claim)
+    steps = tuple(claims if s is claim else s for s in PIPELINE if wanted.get(s, True))
     if not options.int8_filter:
         return steps
     marks = update_wrapper(partial(quantise, pattern=options.int8_filter), quantise)

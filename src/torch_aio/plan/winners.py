@@ -17,7 +17,7 @@ class Winners:
     """
 
     def __init__(self, context: str, store: DiskCache, *, full: bool = False) -> None:
-        self._context, self._store, self._full = context, store, full
+        self._context, self._store, self.full = context, store, full
         self._known: dict[Question, str | None] = {}
 
     def __call__(self, question: Question) -> str:
@@ -30,7 +30,7 @@ class Winners:
 
     def ways(self, question: Question) -> tuple[str, ...]:
         """All that take part, the best guess first."""
-        return question.candidates + (question.more if self._full else ())
+        return question.candidates + (question.more if self.full else ())
 
     def find(self, question: Question) -> str | None:
         """The winner among ``ways``, if it was ever found out."""
