@@ -52,6 +52,9 @@ def spying(seen: Graphs) -> Iterator[None]:
     def compile_graph(captured: Captured, _options: Any) -> Callable[..., tuple[Any, ...]]:
         def run(*args: Any) -> tuple[Any, ...]:
             own = tuple(args[i] for i in captured.arguments)
+            carriers = captured.carriers(args)
+            for name, position in captured.live.items():
+                setattr(captured.module, name, carriers[position].detach())
             gm = passed(captured, own)
             seen.append(gm)
             env = hints(gm, own)

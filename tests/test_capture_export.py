@@ -130,6 +130,18 @@ def test_programs_and_their_conditions():
         run(torch.randn(7, 4))
 
 
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ((), r"do not fit Linear.forward: missing a required argument: 'input'"),
+        ((torch.randn(2, 4), 3), "too many positional arguments"),
+    ],
+)
+def test_examples_that_are_no_arguments_of_the_model(examples, message):
+    with pytest.raises(InputError, match=message):
+        door.compile(nn.Linear(4, 4), examples)
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # PyTorch 2.13 about itself
 @torch.no_grad()
 def test_every_stage_of_a_program():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -35,6 +36,7 @@ def compile(  # noqa: A001 - torch_aio.compile, like torch.compile
     ``dynamic_shapes`` (as for torch.export.export) says so. A module's parameters and buffers
     stay live: changed, replaced or updated ones are honoured, buffers are written back.
 
+    Raises InputError where ``example_inputs`` and ``kwargs`` are no arguments of the module's.
     Where the engine cannot take it, the answer is PyTorch's own module, with a warning; option
     ``strict`` (``AIO_STRICT=1``) raises instead.
     """
@@ -47,7 +49,7 @@ def compile(  # noqa: A001 - torch_aio.compile, like torch.compile
         program = _exported(target, example_inputs, kwargs, dynamic_shapes)
         owner = target if isinstance(target, torch.nn.Module) else None
         return CompiledProgram(program, owner, name, wanted)
-    except ConfigError:
+    except (ConfigError, InputError):
         raise
     except Refused as refusal:
         log.notice_once(f"refused {name} {refusal}", f"{name} runs in plain PyTorch: {refusal}")
@@ -189,6 +191,13 @@ def _exported(
     if not isinstance(target, torch.nn.Module):
         raise TypeError(f"expected an ExportedProgram or a Module, got {type(target).__name__}")
     args = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    try:
+        inspect.signature(target.forward).bind(*args, **(kwargs or {}))
+    except TypeError as error:
+        raise InputError(
+            f"the example inputs do not fit {type(target).__name__}.forward: {error}; "
+            "compile(model, (x, y)) takes the arguments of a call"
+        ) from None
     # With gradients enabled, or a model's own no_grad blocks would be missing from the program.
     with torch.enable_grad():
         return torch.export.export(
