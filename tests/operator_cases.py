@@ -432,6 +432,42 @@ INDICES: tuple[Case, ...] = (
     Case("index both", lambda x, i, j: x[i, j],
          lambda n: (floats(9, 17), integers(n), integers(n, limit=17))),
     Case("gather", lambda x, i: x.gather(1, i), lambda n: (floats(n, 9), integers(n, 5))),
+    *(
+        Case(f"embedding_bag {mode}", lambda i, t, mode=mode: F.embedding_bag(i, t, mode=mode),
+             lambda n: (integers(n, 5),), ((9, 77),), varies=False)
+        for mode in ("sum", "mean", "max")
+    ),
+    Case("embedding_bag offsets", lambda i, w, t: F.embedding_bag(
+            i, t, torch.zeros(3, dtype=i.dtype), mode="sum", per_sample_weights=w, padding_idx=-2),
+         lambda n: (integers(n), floats(n)), ((9, 33),)),
+    Case("take_along_dim", lambda x, i: x.take_along_dim(i, 1),
+         lambda n: (floats(n, 9), integers(n, 5)), least=1, varies=False),
+    Case("scatter", lambda x, i, y: x.scatter(1, i, y) + x.scatter(1, i, 2.5),
+         lambda n: (floats(n, 17), integers(n, 5), floats(n, 7)), varies=False),
+    Case("scatter_add", lambda x, i, y: x.scatter_add(0, i, y),
+         lambda n: (floats(9, 17), integers(n, 5), floats(n, 7))),
+    *(
+        Case(f"scatter_reduce {kind}", lambda x, i, y, kind=kind: x.scatter_reduce(
+                0, i, y, kind, include_self=kind < "b"),
+             lambda n: (floats(9, 17), integers(n, 5), floats(n, 7)))
+        for kind in ("sum", "prod", "amax", "amin")
+    ),
+    Case("index_add", lambda x, i, y: x.index_add(1, i, y),
+         lambda n: (*cube(9), integers(n), floats(2, n, 17))),
+    Case("index_copy", lambda x, y: x.index_copy(0, torch.arange(8, -1, -2), y),
+         lambda n: (floats(9, n), floats(5, n))),
+    Case("index_put", lambda x, i: x.index_put((i,), x.new_ones(())),
+         lambda n: (floats(9, 17), integers(n) - 4)),
+    Case("index_put accumulate", lambda x, i, y: torch.ops.aten.index_put(x, [None, i], y, True),
+         lambda n: (*cube(9), integers(n), floats(2, n, 17))),
+    Case("index_put mask", lambda x: x.index_put((x > 0,), x.new_ones(())), row),
+    Case("slice_scatter", lambda x, y: x.slice_scatter(y, 1, 2, -3).select_scatter(x[:, 0], 1, -2),
+         lambda n: (floats(n, 17), floats(n, 12))),
+    Case("tril and triu", lambda x: x.tril(1) - x.triu(-3), lambda n: (floats(n, 9, 17),)),
+    Case("cumsum of one", lambda x: x.sum().cumsum(0), row),
+    Case("index_select of one", lambda x, i: x.sum().index_select(0, i * 0),
+         lambda n: (*row(n), integers(1))),
+    Case("max of bools", lambda x: (x > 0).max(1)[1] + (x > 0).min(1)[0], row, least=1),
     Case("cat", lambda a, b: torch.cat([a, b, a], 1), lambda n: (floats(n, 3), floats(n, 17))),
     Case("cat n", lambda a, b: torch.cat([a, b]), lambda n: (floats(n, 17), floats(3, 17))),
     Case("cat channels", lambda x: F.relu(torch.cat([F.max_pool2d(x, 3, 1, 1), x], 1)), planes),

@@ -16,6 +16,7 @@ from torch_aio.graph.spelling import (
     einsum,
     elementwise,
     images,
+    lookup,
     norms,
     padding,
     recurrent,
@@ -30,6 +31,7 @@ ITEMS: dict[Any, Rule] = {
     **recurrent.ITEMS,
     **transformer.ITEMS,
     **elementwise.ITEMS,
+    **lookup.ITEMS,
 }
 
 
@@ -51,6 +53,7 @@ RULES: dict[Any, Rule] = {
     **norms.RULES,
     **padding.RULES,
     **images.RULES,
+    **lookup.RULES,
     **recurrent.RULES,
     **rope.RULES,
     **transformer.RULES,

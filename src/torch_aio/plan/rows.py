@@ -24,6 +24,7 @@ from torch_aio.plan.families import (
     reorder,
     resample,
     rotate,
+    scatter,
     views,
 )
 from torch_aio.plan.row import Row
@@ -44,6 +45,7 @@ ROWS: tuple[Row, ...] = (
     *elementwise.ROWS,
     *compound.ROWS,
     *index.ROWS,
+    *scatter.ROWS,
     *views.ROWS,
     *channels.ROWS,
     *reorder.ROWS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from torch_aio.graph.compare import is_same
@@ -71,15 +72,22 @@ def max_pool_item(node: Node) -> Value:
 
 
 def extreme_item(node: Node) -> Value:
-    """getitem(max(x, d), 0) -> amax(x, [d]), getitem(.., 1) -> argmax(x, d); also min."""
+    """getitem(max(x, d), 0) -> amax(x, [d]), getitem(.., 1) -> argmax(x, d); also min.
+
+    The largest of truth values is any(x, [d]), the smallest all(x, [d]).
+    """
     call, index = node.args
     assert isinstance(call, Node)
     bound = bind(call)
-    values, places = _EXTREMES[callee(call)]
+    x, axis, keep = bound["self"], bound["dim"], bound["keepdim"]
+    values, places, truth = _EXTREMES[callee(call)]
     if index == 1:
-        args = (bound["self"], bound["dim"], bound["keepdim"])
-        return emit(node.graph, node, places, args)
-    return emit(node.graph, node, values, (bound["self"], [bound["dim"]], bound["keepdim"]))
+        if spec(x).dtype == torch.bool:
+            x = emit(node.graph, node, aten._to_copy.default, (x,), {"dtype": torch.int8})
+        return emit(node.graph, node, places, (x, axis, keep))
+    if spec(x).dtype == torch.bool:
+        return emit(node.graph, node, truth, (x, [axis], keep))
+    return emit(node.graph, node, values, (x, [axis], keep))
 
 
 def max_pool(node: Node) -> Value:
@@ -193,8 +201,8 @@ _POOLS: dict[Any, Any] = {
     for n in (2, 3)
 }
 _EXTREMES: dict[Any, Any] = {
-    aten.max.dim: (aten.amax.default, aten.argmax.default),
-    aten.min.dim: (aten.amin.default, aten.argmin.default),
+    aten.max.dim: (aten.amax.default, aten.argmax.default, aten.any.dims),
+    aten.min.dim: (aten.amin.default, aten.argmin.default, aten.all.dims),
 }
 _ALL: dict[Any, Any] = {
     aten.mean.default: aten.mean.dim,

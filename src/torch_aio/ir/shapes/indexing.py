@@ -60,9 +60,9 @@ def index_select(x: TensorSpec, dim: int, index: TensorSpec) -> TensorSpec:
 
 
 def take_along_dim(x: TensorSpec, index: TensorSpec, dim: int | None = None) -> TensorSpec:
-    """``gather`` with broadcasting."""
+    """``gather`` with broadcasting; without ``dim`` from and into one row."""
     if dim is None:
-        return contiguous(index.shape, x.dtype)
+        return contiguous((index.numel,), x.dtype)
     d = wrap(dim, x.ndim)
     kept = [(*s[:d], 1, *s[d + 1 :]) for s in (x.shape, index.shape)]
     shape = list(broadcast(*kept))

@@ -181,7 +181,9 @@ def _no_training(x: TensorSpec, *args: Any, **kwargs: Any) -> tuple[TensorSpec, 
     return native_batch_norm(x, *args[:4], False)
 
 
-def sort(x: TensorSpec, dim: int = -1, descending: bool = False) -> tuple[TensorSpec, TensorSpec]:
+def sort(
+    x: TensorSpec, dim: int = -1, descending: bool = False, *, stable: bool | None = None
+) -> tuple[TensorSpec, TensorSpec]:
     """Values and positions in the input's layout."""
     return dense_like(x), dense_like(x, torch.int64)
 
@@ -195,7 +197,9 @@ def topk(
     return contiguous(shape, x.dtype), contiguous(shape, torch.int64)
 
 
-def argsort(x: TensorSpec, dim: int = -1, descending: bool = False) -> TensorSpec:
+def argsort(
+    x: TensorSpec, dim: int = -1, descending: bool = False, *, stable: bool = False
+) -> TensorSpec:
     """Positions in the input's layout."""
     return dense_like(x, torch.int64)
 

@@ -42,7 +42,7 @@ def index_select(ctx: Lowering, group: Group) -> None:
     x, index = value_of(ctx, group.output.args[0]), value_of(ctx, group.output.args[2])
     axis: Any = group.output.args[1]
     dim = int(axis) % max(len(x.shape), 1)
-    places = index.view(index.shape or (1,), index.stride or (1,))
+    x, places = (v.view(v.shape or (1,), v.stride or (1,)) for v in (x, index))
     _gather_rows(ctx, group.output, x, dim, [places], wraps=False)
 
 

@@ -137,10 +137,11 @@ def cumsum(ctx: Lowering, group: Group) -> None:
     node = group.output
     source = node.args[0]
     assert isinstance(source, Node)
-    target = ctx.output(node)
-    value = ctx.value(source)
+    target, value = (
+        v.view(v.shape or (1,), v.stride or (1,)) for v in (ctx.output(node), ctx.value(source))
+    )
     axis: Any = node.args[1]
-    dim = int(axis) % max(len(value.shape), 1)
+    dim = int(axis) % len(value.shape)
     order = [*(d for d in range(len(value.shape)) if d != dim), dim]
     if value.dtype != target.dtype:
         wide = ctx.temporary(value.shape, target.dtype)
