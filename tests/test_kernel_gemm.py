@@ -173,3 +173,16 @@ def test_nothing_outside_the_tensors_is_touched(isa):
         y = guarded(torch.zeros(3, n))
         few(isa, kernel, a[None, None, -3:], x[None, None], y[None, None])
         torch.testing.assert_close(y, want[-3:])
+
+
+@pytest.mark.parametrize("stored", ["f16", "bf16"])
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_rows_of_half_precision_weights_widen_as_they_are_read(isa, stored):
+    """Exactly as the same numbers in f32, around the lanes, up to the end of memory."""
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[stored]
+    for k in (1, 15, 33, 70):
+        x, w = guarded(torch.randn(1, k)), guarded(torch.randn(19, k).to(dtype))
+        same, y = torch.zeros(1, 19), torch.zeros(1, 19)
+        few(isa, Gemv(1, stored=stored), x[None, None], w[None, None], y[None, None])
+        few(isa, Gemv(1), x[None, None], w.float()[None, None], same[None, None])
+        assert torch.equal(y, same)

@@ -14,6 +14,8 @@ from functools import cached_property
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import Value, f32
+from torch_aio.codegen.vmath.convert import convert
+from torch_aio.kernels import chain as chains
 from torch_aio.kernels import microkernel
 from torch_aio.kernels.chain import Chain
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR, MatrixEpilogue, operand_params
@@ -48,6 +50,7 @@ class _FewRows(KernelSpec):
 
     rows: int
     chain: Chain = ACCUMULATOR
+    stored: str = "f32"
 
     @cached_property
     def params(self) -> Params:  # type: ignore[override]
@@ -60,7 +63,8 @@ class _FewRows(KernelSpec):
 
     def _name(self, family: str) -> str:
         chain = f"_{self.chain.name}" if self.chain.name else ""
-        return f"{family}_f32_{self.rows}{chain}"
+        stored = "" if self.stored == "f32" else f"_by_{self.stored}"
+        return f"{family}_f32{stored}_{self.rows}{chain}"
 
     @contextmanager
     def _units(self, k: Builder, columns: int) -> Iterator[_Unit]:
@@ -95,7 +99,10 @@ class _Unit:
 
 @dataclass(frozen=True)
 class Gemv(_FewRows):
-    """y = epilogue(x @ w.T), w [n][k]. Units: batch * ceil(n / lanes)."""
+    """y = epilogue(x @ w.T), w [n][k] of ``stored``, f32, f16 or bf16, widened as it is read.
+
+    Units: batch * ceil(n / lanes).
+    """
 
     @property
     def name(self) -> str:
@@ -115,7 +122,7 @@ class Gemv(_FewRows):
                 first = k.add(unit.column, group.i)
                 lines = [k.min(k.add(first, r), last) for r in range(streams)]
                 w = [k.at(unit.w, k.mul(line, k.p.w_row)) for line in lines]
-                for row, values in enumerate(dot_products(k, x_rows, w, k.p.k)):
+                for row, values in enumerate(dot_products(k, x_rows, w, k.p.k, self.stored)):
                     for n, value in enumerate(values):
                         k.store(value, slots, k.mul(group.i, BYTES), row * width + n * BYTES)
             left = k.sub(k.p.n, unit.column)
@@ -165,10 +172,15 @@ class GemvColumns(_FewRows):
 
 
 def dot_products(
-    k: Builder, x: Sequence[Value], w: Sequence[Value], terms: Size
+    k: Builder, x: Sequence[Value], w: Sequence[Value], terms: Size, stored: str = "f32"
 ) -> list[list[Value]]:
-    """The dot products of every row of x with every row of w, [x row][w row]."""
-    lanes, vector = k.isa.lanes(f32), k.isa.vector(f32)
+    """The dot products of every row of x with every row of w of ``stored``, [x row][w row]."""
+    lanes, vector, size = k.isa.lanes(f32), k.isa.vector(f32), chains.itemsize(stored)
+
+    def weight(line: Value, first: Size, at: int, mask: Value | None = None) -> Value:
+        place = k.at(line, k.mul(first, size), at * size)
+        return convert(k, chains.load(k, stored, lanes, place, mask=mask), vector)
+
     copies = 2 if len(x) == 1 else 1
     step = lanes * copies
     whole = k.mul(k.udiv(terms, step), step)
@@ -179,16 +191,16 @@ def dot_products(
             at = copy * lanes * BYTES
             xs = [k.load(vector, row, offset, at) for row in x]
             for n, line in enumerate(w):
-                weight = k.load(vector, line, offset, at)
+                terms_of = weight(line, loop.i, copy * lanes)
                 for m, value in enumerate(xs):
                     i = (m * len(w) + n) * copies + copy
-                    sums[i] = k.fma(value, weight, sums[i])
+                    sums[i] = k.fma(value, terms_of, sums[i])
         loop.next = sums
     with k.loop(whole, terms, lanes, carry=loop.v[::copies]) as tail:
         mask, offset = k.tail_mask(k.sub(terms, tail.i), lanes), k.mul(tail.i, BYTES)
         xs = [k.masked_load(vector, mask, row, offset) for row in x]
-        weights = [k.masked_load(vector, mask, line, offset) for line in w]
-        products = [(value, weight) for value in xs for weight in weights]
+        weights = [weight(line, tail.i, 0, mask) for line in w]
+        products = [(value, line) for value in xs for line in weights]
         tail.next = [k.fma(*pair, s) for pair, s in zip(products, tail.v, strict=True)]
     total = tail.v
     if copies == 2:

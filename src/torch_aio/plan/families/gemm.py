@@ -104,12 +104,25 @@ def _trace(anchor: Node, operands: Sum) -> ChainTrace:
 
 
 def _right(ctx: Lowering, operands: Sum) -> Right:
-    """The right operand as [..., k, n]."""
+    """The right operand as [..., k, n]; a linear layer's weight may be of half precision."""
     node = operands.y
-    value = ctx.value(node)
+    value = ctx.value(_narrow(ctx, node) if operands.transposed else node)
     if operands.transposed:
         value = value.view((value.shape[1], value.shape[0]), (value.stride[1], value.stride[0]))
     return Right(value, node if ctx.is_constant(node) else None, operands.transposed)
+
+
+def _narrow(ctx: Lowering, node: Node) -> Node:
+    """The half-precision constant that a constant is widened from, or itself.
+
+    Panels are packed of the widened one; what reads a weight as it lies reads half the bytes.
+    """
+    source = node.args[0] if node.target is aten._to_copy.default else node
+    if not isinstance(source, Node) or not ctx.is_constant(source):
+        return node
+    dtypes = (source.meta["spec"].dtype, node.meta["spec"].dtype)
+    is_widened = dtypes[0] in (torch.float16, torch.bfloat16) and dtypes[1] == torch.float32
+    return source if is_widened else node
 
 
 def _as_matrices(

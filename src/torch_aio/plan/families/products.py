@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from torch_aio.codegen.isa import Isa
 from torch_aio.codegen.types import f32
 from torch_aio.ir.spec import contiguous_stride
 from torch_aio.ir.symbols import Int, ceil_div, product
-from torch_aio.kernels.chain import Chain
+from torch_aio.kernels.chain import DTYPES, Chain
 from torch_aio.kernels.gemm import Gemm, scratch_bytes
 from torch_aio.kernels.gemv import MOST_ROWS, Gemv, GemvColumns, column_vectors
 from torch_aio.kernels.pack_gemm import PackedPanels, PackPanels
@@ -55,7 +57,7 @@ def multiply(
     way = pick(y, rows)
     if not way(ctx, chain, (x, out, *extra), y, shared=shared):
         # the batches lie so that no two strides describe them all: dense copies do
-        dense = contiguous(ctx, y.value.expand((*batch, *y.value.shape[-2:])))
+        dense = contiguous(ctx, y.value.expand((*batch, *y.value.shape[-2:])), torch.float32)
         copies = [contiguous(ctx, value) for value in (x, *extra)]
         way(ctx, chain, (copies[0], out, *copies[1:]), Right(dense, None, False), shared=False)
 
@@ -82,7 +84,7 @@ def _few_rows(
     if space is None:
         return False
     rows = space.rows if isinstance(space.rows, int) else 1
-    kernel = GemvColumns(rows, chain) if by_columns else Gemv(rows, chain)
+    kernel = GemvColumns(rows, chain) if by_columns else Gemv(rows, chain, DTYPES[value.dtype])
     columns = ctx.isa.lanes(f32) * (column_vectors(ctx.isa, rows) if by_columns else 1)
     w_row = value.byte_stride[-2 if by_columns else -1]
     ctx.step(
