@@ -54,6 +54,19 @@ def test_the_option_switches_it_off(off):
     assert not any("strassen" in name for name in names)
 
 
+def test_who_gives_weights_back_gets_plain_products():
+    """Strassen's panels take 7/4 of the memory."""
+    model, x = layer(), torch.randn(197, 256)
+    torch.compiler.reset()
+    with torch.no_grad():
+        reference = model(x)
+        compiled = torch.compile(model, backend="aio", options={"release_weights": True})
+        torch.testing.assert_close(compiled(x), reference, rtol=1e-4, atol=1e-4)
+        lines = torch_aio.explain(compiled, x).lines
+    (kernel,) = [line.detail for line in lines if line.verdict == "kernel"]
+    assert kernel.startswith("gemm")
+
+
 def test_products_of_activations_do_not():
     class Product(nn.Module):
         def forward(self, x):
