@@ -21,8 +21,9 @@ def bag_item(node: Node) -> Value:
     bound = bind(call)
     table = bound["weight"]
     padding = bound.get("padding_idx")
-    padding = -1 if padding is None else padding
-    if padding < -1:
+    if padding is None:
+        padding = -1
+    elif padding < 0 and call.target is aten.embedding_bag.padding_idx:  # elsewhere -1 is none
         padding = padding + spec(table).shape[0]
     args = (
         table,
@@ -41,15 +42,17 @@ def take_along_dim(node: Node) -> Value:
     bound = bind(node)
     x, index, axis, graph = bound["self"], bound["indices"], bound["dim"], node.graph
     if axis is None:
-        line = emit(graph, node, aten.reshape.default, (x, [-1]))
-        places = emit(graph, node, aten.reshape.default, (index, [-1]))
-        return emit(graph, node, aten.gather.default, (line, 0, places))
+        x, axis = emit(graph, node, aten.reshape.default, (x, [-1])), 0
+        index = emit(graph, node, aten.reshape.default, (index, [-1]))
     axis, shape = dim(axis, spec(x).ndim), list(spec(node).shape)
     source = [*shape[:axis], spec(x).shape[axis], *shape[axis + 1 :]]
     if not all(isinstance(size, int) for size in (*shape, *source)):
         refuse(node, "normalise", "take_along_dim of sizes that change is left as it is")
         return None
     wide = emit(graph, node, aten.expand.default, (x, source))
+    is_negative = emit(graph, node, aten.lt.Scalar, (index, 0))
+    from_end = emit(graph, node, aten.add.Tensor, (index, source[axis]))
+    index = emit(graph, node, aten.where.self, (is_negative, from_end, index))
     places = emit(graph, node, aten.expand.default, (index, shape))
     return emit(graph, node, aten.gather.default, (wide, axis, places))
 
