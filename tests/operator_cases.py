@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Case:
@@ -308,6 +310,22 @@ IMAGES: tuple[Case, ...] = (
     Case("channel_shuffle", lambda x: F.channel_shuffle(x, 4) + 1, planes),
     Case("channel_shuffle native", lambda x: torch.native_channel_shuffle(x, 5) + 1, lines, (), 1,
          varies=False),
+    Case("planes to a size", lambda x: (
+        aten.upsample_nearest2d.default(x, [5, 9])
+        + aten._upsample_nearest_exact2d.default(x, [5, 9])
+        + aten.upsample_bilinear2d.default(x, [5, 9], False)
+        + aten.upsample_bicubic2d.default(x, [5, 9], True)
+    ), planes, varies=False),
+    Case("lines to a size", lambda x: (
+        aten.upsample_nearest1d.default(x, [7])
+        + aten._upsample_nearest_exact1d.default(x, [7])
+        + aten.upsample_linear1d.default(x, [7], False)
+    ), lines, varies=False),
+    Case("volumes to a size", lambda x: (
+        aten.upsample_nearest3d.default(x, [5, 4, 3])
+        + aten._upsample_nearest_exact3d.default(x, [5, 4, 3])
+        + aten.upsample_trilinear3d.default(x, [5, 4, 3], True)
+    ), volumes, varies=False),
     Case("nearest twice", lambda x: F.interpolate(x, scale_factor=2), planes),
     Case("nearest of n rows", lambda x: F.interpolate(x.relu(), scale_factor=2),
          lambda n: (floats(2, 20, n, 7),), (), 1),

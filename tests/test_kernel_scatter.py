@@ -103,8 +103,6 @@ REFUSED = {
         lambda x, i: x.index_add(0, i[:, 0], x, alpha=2),
     "index_put by several index tensors has no kernel":
         lambda x, i: x.index_put((i[0], i[1]), x[0]),
-    "scattered sums of float16 have no kernel":
-        lambda x, i: x.half().scatter_add(0, i, x.half()).float(),
     "bags of float64 have no kernel":
         lambda x, i: torch.nn.functional.embedding_bag(i, x.double()),
 }  # fmt: skip

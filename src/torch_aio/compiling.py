@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any, TypeVar
 
+from torch._C._dynamo.eval_frame import set_eval_frame
+
+Result = TypeVar("Result")
 _thread = threading.local()
 
 
@@ -52,3 +56,16 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def untraced(function: Callable[..., Result], *args: Any) -> Result:
+    """Call, and let Dynamo compile no frame inside.
+
+    It does not trace into a frozen module that a compiled function calls, but it would compile the
+    engine's frames one by one.
+    """
+    before = set_eval_frame(None)
+    try:
+        return function(*args)
+    finally:
+        set_eval_frame(before)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from torch_aio.compiling import untraced
 from torch_aio.engine.captured import misfit_of
 from torch_aio.engine.packs import STORE
 from torch_aio.engine.released import has_storage, release
@@ -57,8 +58,9 @@ class WeightState:
 
     def unmodified(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these tensors, known to be the same ones, are as they were."""
-        if self.holds():
-            return True
+        return self.holds() or untraced(self._look, tensors)
+
+    def _look(self, tensors: Sequence[torch.Tensor]) -> bool:
         host = machine()
         seen = over(host.differs, tensors) if host is not None else None
         if self.released:
