@@ -13,6 +13,17 @@ from torch_aio.ir.spec import TensorSpec
 from torch_aio.ir.symbols import Expr, evaluate
 
 
+class Of(torch.nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(*inputs)
+
+
 def exported(module: torch.nn.Module, *inputs: torch.Tensor, decompose: bool = True) -> GraphModule:
     """The graph form of ``module`` by torch.export (functional ops, weights as constants)."""
     with torch.no_grad():

@@ -7,26 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
-from graph_forms import agree, exported, targets
+from graph_forms import Of, agree, exported, targets
 from torch_aio.graph.fuse_rope import fuse_rope
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.simplify import simplify
 
 Function = Callable[..., Any]
-
-
-class Model(nn.Module):
-    """A function as a module, for torch.export."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 def fused(gm: GraphModule) -> int:
@@ -71,7 +60,7 @@ def operands() -> list[Tensor]:
 @pytest.mark.parametrize("function", [llama, turned_about, by_halves, transposed, partial])
 def test_a_rotation_becomes_one_operator(function: Function) -> None:
     inputs = operands()
-    gm = exported(Model(function), *inputs)
+    gm = exported(Of(function), *inputs)
     assert agree(gm, fused, inputs) == 1
     found = targets(gm)
     assert "aio::rotate" in found
@@ -107,7 +96,7 @@ def uneven(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 )
 def test_what_looks_like_a_rotation_stays(function: Function) -> None:
     inputs = operands()
-    gm = exported(Model(function), *inputs)
+    gm = exported(Of(function), *inputs)
     assert agree(gm, fused, inputs) == 0
 
 
@@ -126,7 +115,7 @@ OTHER_WIDTH = "the tables of cosines and sines are not of one width"
 )
 def test_a_refusal_is_a_sentence(cos: Tensor, sin: Tensor, reason: str) -> None:
     inputs = [torch.randn(2, 3, 5, 16), cos, sin]
-    gm = exported(Model(llama), *inputs)
+    gm = exported(Of(llama), *inputs)
     assert agree(gm, fused, inputs) == 0
     refused = [n.meta["refused"]["fuse_rope"] for n in gm.graph.nodes if "refused" in n.meta]
     assert refused == [reason]
@@ -140,7 +129,7 @@ def test_queries_and_keys_share_their_tables() -> None:
         return rope(q, positions, 10000.0), rope(k, positions, 10000)
 
     inputs = [torch.randn(2, 4, 5, 16), torch.randn(2, 2, 5, 16), torch.randint(0, 99, (2, 5))]
-    gm = exported(Model(both), *inputs)
+    gm = exported(Of(both), *inputs)
 
     def change(gm: GraphModule) -> int:
         return normalise(gm) + simplify(gm)

@@ -7,27 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from graph_forms import agree, exported, targets
+from graph_forms import Of, agree, exported, targets
 from torch_aio.graph.normalise import normalise
 from torch_aio.graph.share_heads import share_heads
 from torch_aio.graph.simplify import simplify
 
 Function = Callable[..., Any]
-
-
-class Model(nn.Module):
-    """A function as a module, for torch.export."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 def shared(gm: GraphModule) -> int:
@@ -60,7 +49,7 @@ def operands() -> list[Tensor]:
 @pytest.mark.parametrize("function", [plain, masked])
 def test_repeated_heads_are_read_where_they_are(function: Function) -> None:
     inputs = operands()
-    gm = exported(Model(function), *inputs)
+    gm = exported(Of(function), *inputs)
     assert agree(gm, shared, inputs) == 1
     assert not {"expand", "reshape", "view"} & set(targets(gm))
 
@@ -78,7 +67,7 @@ def longer(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @pytest.mark.parametrize("function", [cycled, longer])
 def test_another_order_stays(function: Function) -> None:
     inputs = operands()
-    gm = exported(Model(function), *inputs)
+    gm = exported(Of(function), *inputs)
     assert agree(gm, shared, inputs) == 0
 
 
@@ -87,7 +76,7 @@ def test_keys_alone_are_refused_by_sentence() -> None:
         return F.scaled_dot_product_attention(q, repeated(k, 3), v)
 
     q, k, _ = operands()
-    gm = exported(Model(keys), q, k, torch.randn(2, 6, 5, 8))
+    gm = exported(Of(keys), q, k, torch.randn(2, 6, 5, 8))
     assert agree(gm, shared, [q, k, torch.randn(2, 6, 5, 8)]) == 0
     refused = [n.meta["refused"]["share_heads"] for n in gm.graph.nodes if "refused" in n.meta]
     assert refused == ["keys and values are not repeated alike"]

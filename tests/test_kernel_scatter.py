@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import torch_aio
+from graph_forms import Of
 from guarded import guarded
 from kernel_runner import ISAS, run_kernel
 from torch_aio.kernels.chain import DTYPES
@@ -106,17 +107,6 @@ REFUSED = {
     "bags of float64 have no kernel":
         lambda x, i: torch.nn.functional.embedding_bag(i, x.double()),
 }  # fmt: skip
-
-
-class Of(torch.nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
 
 
 @pytest.mark.parametrize("reason", REFUSED)

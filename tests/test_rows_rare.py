@@ -8,6 +8,7 @@ from torch.nn import functional
 
 import torch_aio
 from accuracy import assert_close, widened
+from graph_forms import Of
 
 UNARY = {
     "sum": lambda x: x.sum(-1), "sum first": lambda x: x.sum(0), "sum all": lambda x: x.sum(),
@@ -44,17 +45,6 @@ INDEXED = {
     "two index tensors": lambda x, i: x[i[:1] % 3, i - 6],
     "gather": lambda x, i: x[:, :, 0, 0].gather(1, i),
 }
-
-
-class Of(torch.nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
 
 
 def check(function, *inputs) -> None:

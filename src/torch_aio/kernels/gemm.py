@@ -64,15 +64,13 @@ class Gemm(KernelSpec):
     def emit(self, k: Builder) -> None:
         """Chunks, then row tiles; a tile's last chunk goes through the epilogue."""
         p, width = k.p, self._panel(k)
-        panels, blocks = k.ceil_div(p.n, width), k.ceil_div(p.m, p.block_rows)
+        grid = k.ceil_div(p.n, width), k.ceil_div(p.m, p.block_rows)
         with k.loop(k.begin, k.end) as unit:
-            panel, rest = k.urem(unit.i, panels), k.udiv(unit.i, panels)
-            block, matrix = k.urem(rest, blocks), k.udiv(rest, blocks)
-            outer, inner = k.udiv(matrix, p.inner), k.urem(matrix, p.inner)
-            first, column = k.mul(block, p.block_rows), k.mul(panel, width)
-            a = k.at(p.a, *_place(k, "a", outer, inner), k.mul(first, p.a_row))
-            b = k.at(p.b, *_place(k, "b", outer, inner), k.mul(k.mul(column, BYTES), p.k))
-            c = k.at(p.c, *_place(k, "c", outer, inner), k.mul(first, p.c_row))
+            panel, first, outer, inner = self._place(k, unit.i, grid)
+            column = k.mul(panel, width)
+            a = k.at(matrix_of(k, "a", outer, inner), k.mul(first, p.a_row))
+            b = k.at(matrix_of(k, "b", outer, inner), k.mul(k.mul(column, BYTES), p.k))
+            c = k.at(matrix_of(k, "c", outer, inner), k.mul(first, p.c_row))
             rows = k.min(p.block_rows, k.sub(p.m, first))
             columns = k.min(width, k.sub(p.n, column))
             epilogue = MatrixEpilogue.at(k, self.chain, outer, inner)
@@ -84,6 +82,16 @@ class Gemm(KernelSpec):
                 following = k.at(b_chunk, k.mul(terms, width * BYTES))
                 product = Panel(self.tile, a_chunk, p.a_row, b_chunk, terms, following)
                 self._tiles(k, product, work, chunk.i)
+
+    def _place(
+        self, k: Builder, unit: Size, grid: tuple[Size, Size]
+    ) -> tuple[Size, Size, Size, Size]:
+        """Panel, first row and matrix (outer, inner) of a unit; ``grid``: panels, row blocks."""
+        p, (panels, blocks) = k.p, grid
+        panel, rest = k.urem(unit, panels), k.udiv(unit, panels)
+        block, matrix = k.urem(rest, blocks), k.udiv(rest, blocks)
+        outer, inner = k.udiv(matrix, p.inner), k.urem(matrix, p.inner)
+        return panel, k.mul(block, p.block_rows), outer, inner
 
     def _tiles(self, k: Builder, product: Panel, unit: Results, chunk: Size) -> None:
         """All rows of the unit by one chunk of the panel.
@@ -156,6 +164,8 @@ class Results:
         self.epilogue.store(value, c_row, row, k.add(self.column, column), mask)
 
 
-def _place(k: Builder, operand: str, outer: Size, inner: Size) -> tuple[Size, Size]:
+def matrix_of(k: Builder, operand: str, outer: Size, inner: Size) -> Value:
+    """The matrix ``(outer, inner)`` of an operand's batch."""
     strides = getattr(k.p, f"{operand}_outer"), getattr(k.p, f"{operand}_inner")
-    return k.mul(strides[0], outer), k.mul(strides[1], inner)
+    base: Value = getattr(k.p, operand)
+    return k.at(base, k.mul(strides[0], outer), k.mul(strides[1], inner))

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Value, f32, i32, vec
-from torch_aio.kernels.gemm import Gemm, Results
+from torch_aio.kernels.gemm import Gemm, Results, matrix_of
 from torch_aio.kernels.matrix_epilogue import MatrixEpilogue, operand_params
 from torch_aio.kernels.microkernel import DOT
 from torch_aio.kernels.pack_int8 import HEAD
@@ -50,12 +50,10 @@ class GemmInt8(Gemm):
     def emit(self, k: Builder) -> None:
         """Chunks, then row tiles; a tile's last chunk goes through the epilogue."""
         p, width = k.p, self._panel(k)
-        panels, blocks = k.ceil_div(p.n, width), k.ceil_div(p.m, p.block_rows)
+        grid = k.ceil_div(p.n, width), k.ceil_div(p.m, p.block_rows)
         with k.loop(k.begin, k.end) as unit:
-            panel, rest = k.urem(unit.i, panels), k.udiv(unit.i, panels)
-            block, matrix = k.urem(rest, blocks), k.udiv(rest, blocks)
-            outer, inner = k.udiv(matrix, p.inner), k.urem(matrix, p.inner)
-            first, column = k.mul(block, p.block_rows), k.mul(panel, width)
+            panel, first, outer, inner = self._place(k, unit.i, grid)
+            column = k.mul(panel, width)
             a, c = (
                 k.at(matrix_of(k, name, outer, inner), k.mul(first, getattr(p, f"{name}_row")))
                 for name in ("a", "c")
@@ -111,13 +109,6 @@ class Dequantised(MatrixEpilogue):
         exact = k.op("sub", total, k.op("mul", zero, sums))
         value = k.fmul(k.cast(exact, f32), k.fmul(scale, scales))
         super().store(value, c_row, row, column, mask)
-
-
-def matrix_of(k: Builder, operand: str, outer: Size, inner: Size) -> Value:
-    """The matrix ``(outer, inner)`` of an operand's batch."""
-    strides = getattr(k.p, f"{operand}_outer"), getattr(k.p, f"{operand}_inner")
-    base: Value = getattr(k.p, operand)
-    return k.at(base, k.mul(strides[0], outer), k.mul(strides[1], inner))
 
 
 def panel_bytes(k: Builder, panel: Size, width: int, words: Size) -> Size:

@@ -18,7 +18,8 @@ from torch_aio.codegen.builder import Builder, Params, Size
 from torch_aio.codegen.types import Value, f32, i32, vec
 from torch_aio.kernels import microkernel
 from torch_aio.kernels.chain import Chain
-from torch_aio.kernels.gemm_int8 import BYTES, matrix_of, panel_bytes
+from torch_aio.kernels.gemm import matrix_of
+from torch_aio.kernels.gemm_int8 import BYTES, panel_bytes
 from torch_aio.kernels.matrix_epilogue import ACCUMULATOR, MatrixEpilogue, operand_params
 from torch_aio.kernels.microkernel import DOT, Address, Sums, Term
 from torch_aio.kernels.pack_int8 import HEAD

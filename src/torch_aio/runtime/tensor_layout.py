@@ -19,7 +19,7 @@ WORD = 8
 MOST_DIMS = 5
 """Sizes and strides of more dimensions lie in a block of their own."""
 _WORDS = 21
-"""Words of a TensorImpl that are looked at: it has more in every version since 2.0."""
+"""Words of a TensorImpl that are looked at: to that of the dtype (the last in PyTorch 2.14)."""
 _STORAGE_WORDS = 4
 _COUNTER_BYTES = 24
 _SHAPE, _STRIDES, _OFFSET = (3, 5, 7), (1009, 67, 2), 1237
